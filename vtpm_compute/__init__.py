@@ -1,0 +1,1 @@
+"""Virtual TPMs for Nova's servers on Hyper-V: a driver of nova-compute on the Windows hosts."""

@@ -1,0 +1,169 @@
+"""The driver nova-compute loads: compute-hyperv's, with vTPMs.
+
+``compute_driver = vtpm_hyperv.HyperVDriver`` in nova.conf. Knows Nova's objects and turns this
+package's errors into Nova's; what happens to a virtual machine is in :mod:`vtpm_compute.vtpm`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import nova.conf
+from compute_hyperv.nova import driver as hyperv_driver
+from compute_hyperv.nova import vmops as hyperv_vmops
+from nova import exception as nova_exception
+from nova import utils as nova_utils
+from nova.compute import task_states
+from os_win import exceptions as os_win_exceptions
+from oslo_log import log as logging
+
+from vtpm_compute import conf, errors, guardians, host_report, keys, security, vtpm
+from vtpm_scheduling import policy
+
+CONF = nova.conf.CONF
+conf.register_opts(CONF)
+LOG = logging.getLogger(__name__)
+
+
+class VMOps(hyperv_vmops.VMOps):
+    """compute-hyperv's VM operations; attaches the vTPM that was prepared for an instance."""
+
+    def __init__(self, virtapi: Any = None) -> None:
+        super().__init__(virtapi)
+        self.vtpm = vtpm.Vtpm(
+            keys.KeySource(CONF), guardians.HostGuardianClient(),
+            security.SecurityService(self._vmutils), CONF.vtpm_compute.fabric_guardian)
+        self._prepared: dict[str, vtpm.PreparedVtpm] = {}
+
+    @contextlib.contextmanager
+    def prepared(self, instance: Any, prepared: vtpm.PreparedVtpm) -> Iterator[None]:
+        """While this lasts, a virtual machine defined for the instance gets this vTPM."""
+        self._prepared[instance.uuid] = prepared
+        try:
+            yield
+        finally:
+            del self._prepared[instance.uuid]
+
+    def _configure_secure_vm(self, context: Any, instance: Any, image_meta: Any,
+                             secure_boot_enabled: bool) -> None:
+        """Called by compute-hyperv after the VM is defined, before it starts."""
+        prepared = self._prepared.get(instance.uuid)
+        if prepared is None:
+            # The policy gave this instance no vTPM; compute-hyperv would read the image alone.
+            return
+        if prepared.protector is None:
+            super()._configure_secure_vm(context, instance, image_meta, secure_boot_enabled)
+        else:
+            if not secure_boot_enabled:
+                LOG.warning("The vTPM is attached without Secure Boot: the guest's boot loader "
+                            "is not verified", instance=instance)
+            self.vtpm.attach(instance.name, prepared)
+            LOG.info("The vTPM is attached", instance=instance)
+        _mark(instance, prepared)
+
+    def power_on(self, instance: Any, *args: Any, **kwargs: Any) -> None:
+        """Start the VM; at the first start with a vTPM, a failure names the cause."""
+        try:
+            super().power_on(instance, *args, **kwargs)
+        except (os_win_exceptions.OSWinException, os_win_exceptions.x_wmi) as exc:
+            if instance.uuid not in self._prepared:
+                raise
+            raise errors.AttachError(
+                "The virtual machine does not start with its vTPM: %s" % exc) from exc
+
+
+class HyperVDriver(hyperv_driver.HyperVDriver):
+    """compute-hyperv's standalone driver with vTPMs."""
+
+    def __init__(self, virtapi: Any) -> None:
+        super().__init__(virtapi)
+        self._vmops = VMOps(virtapi)
+        # Each of these made a VMOps of its own.
+        for operations in (self._hostops, self._livemigrationops, self._migrationops,
+                           self._event_handler):
+            operations._vmops = self._vmops
+
+    def spawn(self, context: Any, instance: Any, image_meta: Any, injected_files: Any,
+              admin_password: Any, allocations: Any, *args: Any, **kwargs: Any) -> None:
+        """Build the server; one that asks for a vTPM starts with it, or not at all.
+
+        :raises nova.exception.BuildAbortException: when the vTPM is refused, with the reason. Any
+            other exception would make Nova try other hosts and drop the reason.
+        """
+        def build() -> None:
+            super(HyperVDriver, self).spawn(context, instance, image_meta, injected_files,
+                                            admin_password, allocations, *args, **kwargs)
+
+        with contextlib.ExitStack() as undo:
+            if policy.MARK_VTPM not in instance.system_metadata:
+                # Whatever fails: Nova may try the next host with this very instance.
+                undo.callback(_unmark, instance)
+            try:
+                request = _request(instance)
+                if request.vtpm:
+                    prepared = self._vmops.vtpm.prepare(
+                        context, request, self._hostops._get_hypervisor_version())
+                    with self._vmops.prepared(instance, prepared):
+                        build()
+                else:
+                    # It may have had one: a rebuild with an image that asks for none.
+                    _unmark(instance)
+                    build()
+            except errors.VtpmError as exc:
+                LOG.warning("The server is not built: %s", exc, instance=instance)
+                raise nova_exception.BuildAbortException(
+                    instance_uuid=instance.uuid, reason=str(exc)) from exc
+            undo.pop_all()
+
+    def get_available_resource(self, nodename: str) -> dict[str, Any]:
+        """compute-hyperv's resources, with the host's report among the stats."""
+        resources: dict[str, Any] = super().get_available_resource(nodename)
+        report = self._vmops.vtpm.report(resources["hypervisor_version"])
+        resources["stats"] = dict(resources.get("stats") or {}, **report.to_stats())
+        return resources
+
+    def update_provider_tree(self, provider_tree: Any, nodename: str,
+                             allocations: Any = None) -> None:
+        """compute-hyperv's inventory, with the host's traits."""
+        super().update_provider_tree(provider_tree, nodename, allocations=allocations)
+        host_report.update_traits(
+            provider_tree, nodename,
+            self._vmops.vtpm.report(self._hostops._get_hypervisor_version()))
+
+
+def _request(instance: Any) -> policy.VtpmRequest:
+    """What the instance asks for, decided again on the host itself.
+
+    :raises vtpm_compute.errors.RequestRefusedError: when the policy refuses it.
+    :raises vtpm_compute.errors.ExistingVtpmError: when it has a vTPM that this would replace.
+    """
+    prefix = nova_utils.SM_IMAGE_PROP_PREFIX
+    request = policy.decide(
+        {key[len(prefix):]: value for key, value in instance.system_metadata.items()
+         if key.startswith(prefix)},
+        instance.flavor.extra_specs or {})
+    if isinstance(request, policy.Refusal):
+        raise errors.RequestRefusedError(request.sentence)
+    if policy.MARK_VTPM in instance.system_metadata and \
+            instance.task_state != task_states.REBUILD_SPAWNING:
+        raise errors.ExistingVtpmError(
+            "The server has a vTPM, and this would give it a new and empty one. Nothing was "
+            "changed.")
+    return request
+
+
+def _mark(instance: Any, prepared: vtpm.PreparedVtpm) -> None:
+    instance.system_metadata[policy.MARK_VTPM] = "shielded" if prepared.shielded else "vtpm"
+    instance.system_metadata[policy.MARK_FABRIC] = prepared.fabric_thumbprint
+    instance.save()
+
+
+def _unmark(instance: Any) -> None:
+    present = [key for key in (policy.MARK_VTPM, policy.MARK_FABRIC)
+               if key in instance.system_metadata]
+    for key in present:
+        del instance.system_metadata[key]
+    if present:
+        instance.save()

@@ -1,0 +1,48 @@
+"""What can go wrong between a request and a virtual machine with a vTPM.
+
+Every message is for the user who asked for the server: it names what is wrong and what to do, and
+holds nothing secret. The driver translates :class:`VtpmError` into Nova's exceptions, once.
+"""
+
+from __future__ import annotations
+
+
+class VtpmError(Exception):
+    """Base of all errors of this package; ``str()`` of it is the message for the user."""
+
+
+class RequestRefusedError(VtpmError):
+    """The image and the flavor ask for something that the policy refuses."""
+
+
+class HostUnfitError(VtpmError):
+    """This host cannot run a vTPM now, whatever the scheduler thought when it chose it."""
+
+
+class ExistingVtpmError(VtpmError):
+    """The operation would give a server that has a vTPM a new and empty one."""
+
+
+class KeyFetchError(VtpmError):
+    """A secret could not be read from the key manager.
+
+    :ivar reference: the reference as the user wrote it.
+    :ivar status: the HTTP status, where there was an answer; else None.
+    """
+
+    def __init__(self, reference: str, problem: str, status: int | None = None) -> None:
+        super().__init__("vTPM key %s %s" % (reference, problem))
+        self.reference = reference
+        self.status = status
+
+
+class KeyProtectorError(VtpmError):
+    """What was given as a key protector is none, or not one that this fabric can unwrap."""
+
+
+class HostGuardianError(VtpmError):
+    """The Host Guardian Service client of this host refused something."""
+
+
+class AttachError(VtpmError):
+    """Hyper-V refused the key protector, the vTPM, or to start with it."""

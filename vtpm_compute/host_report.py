@@ -1,0 +1,57 @@
+"""What this host can do: for the resource tracker (stats) and for placement (traits)."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from oslo_log import log as logging
+
+from vtpm_compute import errors, guardians
+from vtpm_scheduling import policy
+
+LOG = logging.getLogger(__name__)
+
+TRAIT_VTPM = "CUSTOM_HYPERV_VTPM"
+TRAIT_GUARDED = "CUSTOM_HYPERV_GUARDED_HOST"
+_TRAITS = (TRAIT_VTPM, TRAIT_GUARDED)
+
+
+def read(client: guardians.HostGuardianClient, fabric_guardian: str | None,
+         hypervisor_version: int) -> policy.HostReport:
+    """Read the host's state anew.
+
+    :param client: of this host's Host Guardian Service client.
+    :param fabric_guardian: name of the fabric's guardian in the store; None where not configured.
+    :param hypervisor_version: Nova's integer.
+    :returns: the report. What cannot be read counts as not guarded, and is logged: a report must
+        never end the resource tracker's run.
+    """
+    if hypervisor_version < policy.MIN_HYPERVISOR_VERSION:
+        # The Host Guardian Service's namespace came with Windows Server 2016.
+        return policy.HostReport(guarded=False)
+    read_at = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+    try:
+        configuration = client.read_configuration()
+        guardian = client.find_guardian(fabric_guardian) if fabric_guardian else None
+    except errors.HostGuardianError as exc:
+        LOG.warning("This host cannot run vTPMs: %s", exc)
+        return policy.HostReport(guarded=False, read_at=read_at)
+    if guardian is None:
+        LOG.warning("This host cannot run vTPMs: %s", (
+            "its guardian store holds no guardian named %s" % fabric_guardian if fabric_guardian
+            else "[vtpm_compute] fabric_guardian is not set"))
+    return policy.HostReport(
+        guarded=configuration.guarded, attestation_status=configuration.attestation_status,
+        read_at=read_at, fabric_thumbprint=guardian.thumbprint if guardian else None)
+
+
+def update_traits(provider_tree: Any, node_name: str, report: policy.HostReport) -> None:
+    """Say in placement what the report says; takes back what is no longer so.
+
+    :param provider_tree: Nova's ProviderTree, changed in place.
+    """
+    if report.guarded and report.fabric_thumbprint:
+        provider_tree.add_traits(node_name, *_TRAITS)
+    else:
+        provider_tree.remove_traits(node_name, *_TRAITS)

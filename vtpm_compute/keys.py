@@ -1,0 +1,124 @@
+"""Reads an instance's keys from Barbican: references in, bytes out.
+
+With the user's own token, so that nobody gets more than they may read themselves; there is no
+falling back to nova's. One request a secret, as ``application/octet-stream``: keystoneauth writes
+bodies of text and JSON into the debug log, and leaves this one out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from barbicanclient import client as barbican_client
+from barbicanclient import exceptions as barbican_exceptions
+from keystoneauth1 import exceptions as ksa_exceptions
+from keystoneauth1 import loading, service_token
+from oslo_config import cfg
+from oslo_log import log as logging
+
+from vtpm_compute import conf, errors
+from vtpm_scheduling import policy
+
+LOG = logging.getLogger(__name__)
+
+_OCTETS = "application/octet-stream"
+_BY_STATUS = {
+    401: "was refused: the token is not valid any more. Boot the server again",
+    403: "may not be read by you. Ask its owner for access (a Barbican ACL), or name your own",
+    404: "was not found: it does not exist, was deleted or has expired. Name an existing secret",
+    406: "is not stored as bytes or text. Store it again as application/octet-stream",
+    410: "is gone. Name an existing secret",
+    413: "is too large for the key manager. Cut it into pieces",
+    429: "could not be read now: the key manager has too many requests. Try again later",
+}
+_AWAY = "could not be read: the key manager does not answer. Try again later"
+
+
+class KeySource:
+    """The key manager of this cloud.
+
+    :param configuration: nova's configuration; reads the sections ``[vtpm_compute]`` and
+        ``[service_user]``.
+    """
+
+    def __init__(self, configuration: cfg.ConfigOpts) -> None:
+        self._conf = configuration
+
+    def fetch(self, context: Any, keys: Sequence[policy.KeyReference]) -> list[bytes]:
+        """Read the secrets.
+
+        :param context: the request context of the user who asked for the server.
+        :param keys: what to read.
+        :returns: the payloads, in the order of the references.
+        :raises vtpm_compute.errors.KeyFetchError: when any of them cannot be read; names it.
+        """
+        payloads: list[bytes] = []
+        client = None
+        for key in keys:
+            try:
+                client = client or self._client(context)
+                payloads.append(self._fetch_one(client, key))
+            except (barbican_exceptions.HTTPError, barbican_exceptions.HTTPAuthError,
+                    ksa_exceptions.ClientException, KeyError) as exc:
+                raise _explain(key, exc) from None
+        return payloads
+
+    def _client(self, context: Any) -> Any:
+        group = conf.GROUP.name
+        session = loading.load_session_from_conf_options(self._conf, group)
+        # A redirect would carry the token to wherever it points.
+        session.redirect = False
+        auth = context.get_auth_plugin()
+        if self._conf.service_user.send_service_user_token:
+            # With it Barbican also takes a user's token that expired while the request waited.
+            auth = service_token.ServiceTokenAuthWrapper(
+                user_auth=auth,
+                service_auth=loading.load_auth_from_conf_options(self._conf, "service_user"))
+        session.auth = auth
+        adapter = loading.load_adapter_from_conf_options(self._conf, group, session=session)
+        endpoint = adapter.endpoint_override or auth.get_endpoint(
+            session, service_type=adapter.service_type, service_name=adapter.service_name,
+            interface=adapter.interface, region_name=adapter.region_name)
+        if not endpoint:
+            raise ksa_exceptions.EndpointNotFound()
+        endpoint = endpoint.rstrip("/")
+        if endpoint.endswith("/v1"):
+            # The client adds the version itself, and fails with a misleading 404 when it is there.
+            endpoint = endpoint[:-len("/v1")]
+        return barbican_client.Client(
+            session=session, endpoint=endpoint, version="v1",
+            connect_retries=adapter.connect_retries,
+            status_code_retries=adapter.status_code_retries)
+
+    def _fetch_one(self, client: Any, key: policy.KeyReference) -> bytes:
+        LOG.debug("Reading vTPM key %s", key.secret_id)
+        # By id: the host in a reference is never asked, whatever the user wrote there.
+        payload = client.secrets.get(key.secret_id, payload_content_type=_OCTETS).payload
+        if not payload:
+            raise errors.KeyFetchError(key.text, "is empty. Store the key protector in it")
+        limit = self._conf[conf.GROUP.name].max_key_bytes
+        if len(payload) > limit:
+            raise errors.KeyFetchError(
+                key.text, "holds %d bytes, more than the %d allowed (max_key_bytes)"
+                % (len(payload), limit))
+        return bytes(payload)
+
+
+def _explain(key: policy.KeyReference, exc: Exception) -> errors.KeyFetchError:
+    """One error for whatever the client raised; what it says may quote an answer: it is dropped."""
+    status = getattr(exc, "status_code", None) or getattr(exc, "http_status", None)
+    if isinstance(exc, KeyError):
+        # python-barbicanclient trips over the form of keystonemiddleware's own 401 answer.
+        status = 401
+    if isinstance(exc, ksa_exceptions.CatalogException):
+        return errors.KeyFetchError(
+            key.text, "could not be read: this cloud's catalog has no key manager", status)
+    if status in _BY_STATUS:
+        return errors.KeyFetchError(key.text, _BY_STATUS[status], status)
+    if status is None:
+        return errors.KeyFetchError(key.text, _AWAY)
+    LOG.info("The key manager answered %s for key %s", status, key.secret_id)
+    return errors.KeyFetchError(
+        key.text, "could not be read: the key manager answered %s. Try again later" % status,
+        status)

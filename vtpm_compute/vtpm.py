@@ -1,0 +1,129 @@
+"""Gives a new virtual machine its vTPM: the steps, in order.
+
+Everything that can be refused is refused by :meth:`Vtpm.prepare`, before the virtual machine is
+defined. :meth:`Vtpm.attach` then acts, after it is defined and before it starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from oslo_log import log as logging
+
+from vtpm_compute import errors, guardians, host_report, key_protector, keys, security
+from vtpm_scheduling import policy
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedVtpm:
+    """What a virtual machine is to get.
+
+    :ivar protector: its key protector; None where compute-hyperv's own flow brings it.
+    :ivar shielded: whether it is to be shielded.
+    :ivar fabric_thumbprint: the fabric it will belong to.
+    """
+
+    protector: bytes | None = dataclasses.field(repr=False)
+    shielded: bool
+    fabric_thumbprint: str
+
+
+class Vtpm:
+    """The vTPMs of this host.
+
+    :param key_source: where keys are read.
+    :param guardian_client: of this host's Host Guardian Service client.
+    :param security_service: of this host's virtual machines.
+    :param fabric_guardian: name of the fabric's guardian in the host's store.
+    """
+
+    def __init__(self, key_source: keys.KeySource,
+                 guardian_client: guardians.HostGuardianClient,
+                 security_service: security.SecurityService,
+                 fabric_guardian: str | None) -> None:
+        self._keys = key_source
+        self._guardians = guardian_client
+        self._security = security_service
+        self._fabric_guardian = fabric_guardian
+
+    def report(self, hypervisor_version: int) -> policy.HostReport:
+        """What this host can do now; see :func:`vtpm_compute.host_report.read`."""
+        return host_report.read(self._guardians, self._fabric_guardian, hypervisor_version)
+
+    def prepare(self, context: Any, request: policy.VtpmRequest,
+                hypervisor_version: int) -> PreparedVtpm:
+        """Check everything and get the key protector; changes nothing on the host.
+
+        :param context: the user's request context, to read the keys with.
+        :param request: what the policy decided; it has a vTPM.
+        :param hypervisor_version: Nova's integer, of this host.
+        :raises vtpm_compute.errors.HostUnfitError: when this host cannot run it now.
+        :raises vtpm_compute.errors.KeyFetchError: when a key cannot be read.
+        :raises vtpm_compute.errors.KeyProtectorError: when the keys are no protector for this
+            fabric.
+        :raises vtpm_compute.errors.HostGuardianError: when a protector cannot be made here.
+        """
+        report = self.report(hypervisor_version)
+        # The scheduler looked at a report that is up to a minute old. Aggregates are its affair.
+        unfit = policy.misfit(policy.HostFacts(policy.HYPERV, hypervisor_version, report),
+                              require_fabric_aggregate=False)
+        fabric = report.fabric_thumbprint
+        if unfit is not None or fabric is None:
+            LOG.warning("This host was chosen for a vTPM, but %s",
+                        unfit.sentence if unfit else "it has no fabric")
+            raise errors.HostUnfitError(
+                "The host chosen for the vTPM cannot run it at present: it is no longer guarded. "
+                "Try again; tell the administrator if it lasts.")
+        return PreparedVtpm(protector=self._protector(context, request, fabric),
+                            shielded=request.shielded, fabric_thumbprint=fabric)
+
+    def _protector(self, context: Any, request: policy.VtpmRequest, fabric: str) -> bytes | None:
+        if request.uses_pdk:
+            return None
+        if request.keys:
+            pieces = self._keys.fetch(context, request.keys)
+            parsed = key_protector.parse(pieces, policy.IMAGE_KEYS)
+            parsed.require_guardian(fabric)
+            made = "given in %d secrets" % len(pieces)
+        else:
+            guardian = self._guardians.find_guardian(self._fabric_guardian or "")
+            if guardian is None or guardian.thumbprint != fabric:
+                raise errors.HostGuardianError(
+                    "The fabric's guardian on the host changed meanwhile. Try again.")
+            parsed = key_protector.parse(
+                [self._guardians.make_protector([guardian])], "the host")
+            parsed.require_guardian(fabric)
+            made = "made on this host"
+        LOG.info("Key protector %s, %d bytes, guardians: %s", made, len(parsed.raw), ", ".join(
+            "%s%s (%s)" % (guardian.name, ", the owner" if guardian.is_owner else "",
+                           guardian.thumbprint[:16]) for guardian in parsed.guardians))
+        return parsed.raw
+
+    def attach(self, vm_name: str, prepared: PreparedVtpm) -> None:
+        """Give a virtual machine that was just defined its protector and its vTPM.
+
+        The protector is set once, on a new virtual machine: Hyper-V replaces it at each start, and
+        the old one set again would make the TPM's state unreadable.
+
+        :param vm_name: name of the virtual machine, which is off.
+        :raises vtpm_compute.errors.AttachError: when Hyper-V refuses a step, or the result is not
+            what was asked for. The caller destroys the virtual machine.
+        """
+        if prepared.protector is None:
+            raise ValueError("compute-hyperv's own flow attaches this one")
+        if not key_protector.is_unset(self._security.read_key_protector(vm_name)):
+            raise errors.AttachError(
+                "The virtual machine already has a key protector: setting another would lose its "
+                "TPM. Nothing was changed.")
+        self._security.set_key_protector(vm_name, prepared.protector)
+        self._security.enable_vtpm(vm_name, prepared.shielded)
+        settings = self._security.read(vm_name)
+        if not (settings.tpm_enabled and settings.encrypted) or \
+                settings.shielded != prepared.shielded:
+            raise errors.AttachError(
+                "Hyper-V took the vTPM's settings, but reads back %s." % settings)
+        if self._security.read_key_protector(vm_name) != prepared.protector:
+            raise errors.AttachError("Hyper-V took the key protector, but reads back another one.")

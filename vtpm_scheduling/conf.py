@@ -1,0 +1,32 @@
+"""Options of the scheduler's half, section ``[vtpm_scheduling]`` of nova-scheduler's nova.conf."""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+
+GROUP = cfg.OptGroup(
+    "vtpm_scheduling", title="vTPM scheduling",
+    help="How GuardedHostFilter chooses hosts for servers that ask for a vTPM.")
+
+OPTIONS = [
+    cfg.BoolOpt(
+        "require_fabric_aggregate", default=True,
+        help="""
+Whether a host must be in a host aggregate that carries ``hgs_fabric`` to run servers with a vTPM.
+
+``hgs_fabric=<label>`` on an aggregate says that its hosts are attested by one Host Guardian
+Service. A cloud that has a single fabric and no such aggregates may turn this off; hosts that do
+carry labels are then still kept apart by them.
+"""),
+]
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    """Register the section with ``conf``; repeating it is harmless."""
+    conf.register_group(GROUP)
+    conf.register_opts(OPTIONS, group=GROUP)
+
+
+def list_opts() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
+    """The options for ``oslo-config-generator`` (entry point ``oslo.config.opts``)."""
+    return [(GROUP, OPTIONS)]

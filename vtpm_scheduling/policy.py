@@ -1,0 +1,532 @@
+"""What an instance asks for, what a host offers, and whether the two fit.
+
+The one place where the product decides. nova-scheduler's filter, nova-compute's driver and the
+commands all ask here, so that they cannot differ. Standard library only: no Nova, no oslo, no I/O.
+
+Whether an instance gets a vTPM is read from the image property ``os_vtpm`` and the flavor extra
+spec ``os:vtpm``::
+
+    image \\ flavor | unset   disabled  optional  required
+    ---------------+--------------------------------------
+    unset          | no      no        no        vTPM
+    disabled       | no      no        no        refused
+    optional       | no      no        no        vTPM
+    required       | vTPM    refused   vTPM      vTPM
+
+``os_shielded_vm`` and ``os:shielded_vm`` follow the same table and imply a vTPM.
+
+Nothing here raises for what a user wrote: a refusal is a value (:class:`Refusal`,
+:class:`Misfit`), because the caller has to count, log or translate it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import re
+from collections.abc import Iterable, Mapping
+
+IMAGE_VTPM = "os_vtpm"
+IMAGE_KEYS = "os_vtpm_keys"
+IMAGE_SHIELDED = "os_shielded_vm"
+IMAGE_SECURE_BOOT = "os_secure_boot"
+IMAGE_MACHINE_TYPE = "hw_machine_type"
+# compute-hyperv's own property: the Barbican container with a provisioning data file.
+IMAGE_PDK = "img_pdk_reference"
+# Glance's documented name first, Nova's internal name second: Nova accepts both.
+IMAGE_HYPERVISOR_TYPES = ("hypervisor_type", "img_hv_type")
+IMAGE_ARCHITECTURES = ("architecture", "hw_architecture")
+
+FLAVOR_VTPM = "os:vtpm"
+FLAVOR_SHIELDED = "os:shielded_vm"
+FLAVOR_SECURE_BOOT = "os:secure_boot"
+
+DISABLED, OPTIONAL, REQUIRED = "disabled", "optional", "required"
+CHOICES = (DISABLED, OPTIONAL, REQUIRED)
+
+GENERATION_2 = "hyperv-gen2"
+HYPERV = "hyperv"
+# Generation 2 virtual machines run 64-bit guests only (Microsoft Learn, "Should I create a
+# generation 1 or 2 virtual machine in Hyper-V?"). Nova accepts "amd64" for "x86_64".
+ARCHITECTURES = ("x86_64", "amd64")
+
+# The blueprint's limit and Nova's: instance system metadata holds 255 characters, and six UUIDs
+# are 221.
+MAX_KEYS = 6
+# Nova cuts longer values without a word, so a value of just this length is taken for a cut one.
+NOVA_VALUE_LENGTH = 255
+
+# Nova's integer for Windows Server 2016, the first version with virtual TPMs: 10.0 is 10000.
+MIN_HYPERVISOR_VERSION = 10000
+
+AGGREGATE_FABRIC = "hgs_fabric"
+
+# The mark in an instance's system metadata that it has a vTPM, written by vtpm_compute before the
+# virtual machine first starts. Without Nova's "image_" prefix, so that a rebuild keeps it apart
+# from the image's properties.
+MARK_VTPM = "hyperv_vtpm"
+MARK_FABRIC = "hyperv_vtpm_fabric"
+
+_UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_BARE_UUID = re.compile(_UUID, re.IGNORECASE)
+_SECRET_URL = re.compile(
+    r"https?://[^/?#@\s]+(?:/[^?#@\s]*)?/secrets/(" + _UUID + r")/?", re.IGNORECASE)
+# What a message quotes of a value: enough to recognise it. Nova cuts a fault at 255 characters.
+_QUOTED = 44
+
+
+class RefusalCode(str, enum.Enum):
+    """Why a request is refused whatever the hosts are."""
+
+    INVALID_VALUE = "invalid_value"
+    CONTRADICTION = "contradiction"
+    SHIELDED_WITHOUT_VTPM = "shielded_without_vtpm"
+    KEYS_WITHOUT_VTPM = "keys_without_vtpm"
+    KEYS_AND_PDK = "keys_and_pdk"
+    PDK_WITHOUT_IMAGE = "pdk_without_image"
+    KEYS_CUT = "keys_cut"
+    KEYS_TOO_MANY = "keys_too_many"
+    KEY_EMPTY = "key_empty"
+    KEY_MALFORMED = "key_malformed"
+    KEY_REPEATED = "key_repeated"
+    NOT_GENERATION_2 = "not_generation_2"
+    SHIELDED_WITHOUT_SECURE_BOOT = "shielded_without_secure_boot"
+    SHIELDED_WITHOUT_KEYS = "shielded_without_keys"
+    OTHER_HYPERVISOR = "other_hypervisor"
+    OTHER_ARCHITECTURE = "other_architecture"
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """A request that no host could ever satisfy.
+
+    :ivar code: what kind of refusal, for tests, counters and documentation.
+    :ivar sentence: for the user: names the property, its value and what to change. Short enough
+        for Nova's fault (255 characters with Nova's own words before it).
+    """
+
+    code: RefusalCode
+    sentence: str
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyReference:
+    """One entry of ``os_vtpm_keys``.
+
+    :ivar text: as the user wrote it, without blanks around it.
+    :ivar secret_id: the secret's UUID in lower case; two references with one id are one secret.
+    """
+
+    text: str
+    secret_id: str
+
+
+@dataclasses.dataclass(frozen=True)
+class VtpmRequest:
+    """What an instance gets once the policy has accepted it.
+
+    :ivar vtpm: whether it gets a vTPM at all. The other fields mean nothing when it does not.
+    :ivar shielded: whether the virtual machine is to be shielded.
+    :ivar secure_boot: whether Secure Boot was asked for.
+    :ivar keys: the secrets that hold its keys, in the order given; empty: keys are made here.
+    :ivar uses_pdk: whether compute-hyperv's own flow (a provisioning data file) makes the vTPM.
+    :ivar asked_by: the property and value that asked, as ``name=value``, for messages.
+    """
+
+    vtpm: bool
+    shielded: bool = False
+    secure_boot: bool = False
+    keys: tuple[KeyReference, ...] = ()
+    uses_pdk: bool = False
+    asked_by: str = ""
+
+
+NO_VTPM = VtpmRequest(vtpm=False)
+# An instance that has a vTPM keeps it on every move, whatever its new flavor says.
+EXISTING_VTPM = VtpmRequest(vtpm=True, asked_by="the server's existing vTPM")
+
+
+def _quote(value: str) -> str:
+    """A value as a message shows it: printable and short."""
+    shown = "".join(c if c.isprintable() else "?" for c in value)
+    return shown if len(shown) <= _QUOTED else shown[:_QUOTED] + "..."
+
+
+def _choose(image_name: str, image_value: str | None,
+            flavor_name: str, flavor_value: str | None) -> str | Refusal:
+    """The table of the module's docstring for one pair of properties.
+
+    :returns: '' for no, the ``name=value`` that asked for yes, or the refusal.
+    """
+    for kind, name, value in (("Image property", image_name, image_value),
+                              ("Flavor extra spec", flavor_name, flavor_value)):
+        if value is not None and value not in CHOICES:
+            return Refusal(RefusalCode.INVALID_VALUE, "%s %s=%s is not valid: use one of %s." % (
+                kind, name, _quote(value), ", ".join(CHOICES)))
+    if {image_value, flavor_value} == {REQUIRED, DISABLED}:
+        return Refusal(RefusalCode.CONTRADICTION, (
+            "Flavor extra spec %s=%s contradicts image property %s=%s: change one of the two."
+            % (flavor_name, flavor_value, image_name, image_value)))
+    if flavor_value == REQUIRED:
+        return "flavor extra spec %s=%s" % (flavor_name, REQUIRED)
+    if image_value == REQUIRED:
+        return "image property %s=%s" % (image_name, REQUIRED)
+    return ""
+
+
+def parse_keys(value: str) -> tuple[KeyReference, ...] | Refusal:
+    """Read ``os_vtpm_keys``.
+
+    :param value: references to Barbican secrets, separated by commas: UUIDs, or references as
+        Barbican prints them (``https://…/v1/secrets/UUID``).
+    :returns: one to six references in the order given, or the refusal.
+    """
+    if len(value.encode("utf-8", "replace")) >= NOVA_VALUE_LENGTH:
+        return Refusal(RefusalCode.KEYS_CUT, (
+            "Image property %s=%s is too long: Nova keeps fewer than %d characters. Give UUIDs "
+            "instead of full references."
+            % (IMAGE_KEYS, _quote(value), NOVA_VALUE_LENGTH)))
+    entries = [entry.strip() for entry in value.split(",")]
+    if len(entries) > MAX_KEYS:
+        return Refusal(RefusalCode.KEYS_TOO_MANY, (
+            "Image property %s=%s names %d secrets: give at most %d." % (
+                IMAGE_KEYS, _quote(value), len(entries), MAX_KEYS)))
+    keys: list[KeyReference] = []
+    for position, entry in enumerate(entries, 1):
+        if not entry:
+            return Refusal(RefusalCode.KEY_EMPTY, (
+                "Image property %s=%s: entry %d of %d is empty. Give the references of Barbican "
+                "secrets, separated by commas, or leave the property out."
+                % (IMAGE_KEYS, _quote(value), position, len(entries))))
+        match = _SECRET_URL.fullmatch(entry)
+        if match is None and _BARE_UUID.fullmatch(entry) is None:
+            return Refusal(RefusalCode.KEY_MALFORMED, (
+                "Image property %s: %s is not the reference of a Barbican secret: give its UUID "
+                "or its full reference, which ends in /secrets/UUID."
+                % (IMAGE_KEYS, _quote(entry))))
+        key = KeyReference(entry, (match.group(1) if match else entry).lower())
+        if any(other.secret_id == key.secret_id for other in keys):
+            return Refusal(RefusalCode.KEY_REPEATED, (
+                "Image property %s names secret %s twice: name each once."
+                % (IMAGE_KEYS, key.secret_id)))
+        keys.append(key)
+    return tuple(keys)
+
+
+def _first(properties: Mapping[str, str], names: Iterable[str]) -> tuple[str, str | None]:
+    for name in names:
+        if name in properties:
+            return name, properties[name]
+    return "", None
+
+
+def decide(image_properties: Mapping[str, str],
+           extra_specs: Mapping[str, str]) -> VtpmRequest | Refusal:
+    """What an image and a flavor ask for together.
+
+    :param image_properties: all properties of the image, by name, as the user set them (also
+        those that Nova does not know).
+    :param extra_specs: the flavor's extra specs.
+    :returns: the request, or why it is refused before anything else happens.
+    """
+    vtpm = _choose(IMAGE_VTPM, image_properties.get(IMAGE_VTPM),
+                   FLAVOR_VTPM, extra_specs.get(FLAVOR_VTPM))
+    if isinstance(vtpm, Refusal):
+        return vtpm
+    shielded = _choose(IMAGE_SHIELDED, image_properties.get(IMAGE_SHIELDED),
+                       FLAVOR_SHIELDED, extra_specs.get(FLAVOR_SHIELDED))
+    if isinstance(shielded, Refusal):
+        return shielded
+    if shielded and not vtpm:
+        for kind, name, value in (
+                ("image property", IMAGE_VTPM, image_properties.get(IMAGE_VTPM)),
+                ("flavor extra spec", FLAVOR_VTPM, extra_specs.get(FLAVOR_VTPM))):
+            if value == DISABLED:
+                return Refusal(RefusalCode.SHIELDED_WITHOUT_VTPM, (
+                    "A shielded VM (%s) needs a vTPM, but %s %s=%s: change one of the two."
+                    % (shielded, kind, name, value)))
+    asked_by = shielded or vtpm
+    if not asked_by:
+        if IMAGE_KEYS in image_properties:
+            return Refusal(RefusalCode.KEYS_WITHOUT_VTPM, (
+                "Image property %s=%s is set, but neither the image nor the flavor requires a "
+                "vTPM: set %s=%s on the image, or remove the keys."
+                % (IMAGE_KEYS, _quote(image_properties[IMAGE_KEYS]), IMAGE_VTPM, REQUIRED)))
+        return NO_VTPM
+    return _decide_vtpm(image_properties, extra_specs, bool(shielded), asked_by)
+
+
+def _decide_vtpm(image_properties: Mapping[str, str], extra_specs: Mapping[str, str],
+                 shielded: bool, asked_by: str) -> VtpmRequest | Refusal:
+    """The conditions of a request that does get a vTPM."""
+    keys: tuple[KeyReference, ...] = ()
+    uses_pdk = IMAGE_PDK in image_properties
+    if IMAGE_KEYS in image_properties:
+        if uses_pdk:
+            return Refusal(RefusalCode.KEYS_AND_PDK, (
+                "Image properties %s=%s and %s exclude each other: both give the key protector. "
+                "Remove one." % (IMAGE_KEYS, _quote(image_properties[IMAGE_KEYS]), IMAGE_PDK)))
+        parsed = parse_keys(image_properties[IMAGE_KEYS])
+        if isinstance(parsed, Refusal):
+            return parsed
+        keys = parsed
+    machine_type = image_properties.get(IMAGE_MACHINE_TYPE)
+    if machine_type != GENERATION_2:
+        return Refusal(RefusalCode.NOT_GENERATION_2, (
+            "A vTPM (%s) needs a Generation 2 VM, but image property %s %s: set it to %s." % (
+                asked_by, IMAGE_MACHINE_TYPE,
+                "is not set" if machine_type is None else "is %s" % _quote(machine_type),
+                GENERATION_2)))
+    needed = IMAGE_SHIELDED if shielded else IMAGE_VTPM
+    if uses_pdk and image_properties.get(needed) != REQUIRED:
+        # compute-hyperv's flow reads the image only: it would silently make less than was asked.
+        return Refusal(RefusalCode.PDK_WITHOUT_IMAGE, (
+            "Image property %s serves only what the image itself requires, not %s: set image "
+            "property %s=%s." % (IMAGE_PDK, asked_by, needed, REQUIRED)))
+    name, value = _first(image_properties, IMAGE_HYPERVISOR_TYPES)
+    if value is not None and value.lower() != HYPERV:
+        return Refusal(RefusalCode.OTHER_HYPERVISOR, (
+            "A vTPM (%s) needs Hyper-V, but image property %s=%s: set it to %s or remove it."
+            % (asked_by, name, _quote(value), HYPERV)))
+    name, value = _first(image_properties, IMAGE_ARCHITECTURES)
+    if value is not None and value.lower() not in ARCHITECTURES:
+        return Refusal(RefusalCode.OTHER_ARCHITECTURE, (
+            "A vTPM (%s) needs a 64-bit Generation 2 VM, but image property %s=%s: set it to %s "
+            "or remove it." % (asked_by, name, _quote(value), ARCHITECTURES[0])))
+    secure_boot = _choose(IMAGE_SECURE_BOOT, image_properties.get(IMAGE_SECURE_BOOT),
+                          FLAVOR_SECURE_BOOT, extra_specs.get(FLAVOR_SECURE_BOOT))
+    if isinstance(secure_boot, Refusal):
+        return secure_boot
+    if shielded and not secure_boot:
+        return Refusal(RefusalCode.SHIELDED_WITHOUT_SECURE_BOOT, (
+            "A shielded VM (%s) needs Secure Boot: set image property %s=%s."
+            % (asked_by, IMAGE_SECURE_BOOT, REQUIRED)))
+    if shielded and not keys and not uses_pdk:
+        return Refusal(RefusalCode.SHIELDED_WITHOUT_KEYS, (
+            "A shielded VM (%s) needs its owner's key protector: store it in Barbican and name "
+            "it in image property %s." % (asked_by, IMAGE_KEYS)))
+    return VtpmRequest(vtpm=True, shielded=shielded, secure_boot=bool(secure_boot), keys=keys,
+                       uses_pdk=uses_pdk, asked_by=asked_by)
+
+
+# --- hosts ------------------------------------------------------------------------------------
+
+class Attestation(enum.IntEnum):
+    """MSFT_HgsClientConfiguration.AttestationStatus (Microsoft's class reference)."""
+
+    NOT_CONFIGURED = 0
+    NOT_ATTEMPTED = 1
+    PASSED = 100
+    PASSED_CERTIFICATE_EXPIRED = 200
+    RETRIABLE_ERROR = 300
+    HOST_NOT_AUTHORISED = 301
+    TPM_ERROR = 302
+    INSECURE_CONFIGURATION = 303
+
+
+# Keys of ComputeNode.stats. Nova hands them to the scheduler as strings.
+STAT_VERSION = "hyperv_vtpm_report"
+STAT_GUARDED = "hyperv_guarded"
+STAT_ATTESTATION = "hyperv_attestation_status"
+STAT_READ_AT = "hyperv_attestation_read_at"
+STAT_FABRIC = "hyperv_fabric_thumbprint"
+
+REPORT_VERSION = 1
+
+
+def _integer(text: str | None) -> int | None:
+    try:
+        return int(text) if text is not None else None
+    except ValueError:
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class HostReport:
+    """What a compute host says of itself; made by vtpm_compute, read by vtpm_scheduling.
+
+    :ivar guarded: whether its attestation is passed and valid now.
+    :ivar attestation_status: see :class:`Attestation`; None where the host does not know.
+    :ivar read_at: when that was read: UTC, ISO 8601, seconds.
+    :ivar fabric_thumbprint: SHA-256 thumbprint of the encryption certificate of the fabric's
+        guardian, lower-case hexadecimal; None while the host has no such guardian.
+    :ivar version: version of this report's form.
+    """
+
+    guarded: bool
+    attestation_status: int | None = None
+    read_at: str | None = None
+    fabric_thumbprint: str | None = None
+    version: int = REPORT_VERSION
+
+    def to_stats(self) -> dict[str, str]:
+        """The report as entries of ``get_available_resource()['stats']``."""
+        stats = {STAT_VERSION: str(self.version), STAT_GUARDED: str(self.guarded)}
+        for key, value in ((STAT_ATTESTATION, self.attestation_status),
+                           (STAT_READ_AT, self.read_at), (STAT_FABRIC, self.fabric_thumbprint)):
+            if value is not None:
+                stats[key] = str(value)
+        return stats
+
+    @classmethod
+    def from_stats(cls, stats: Mapping[str, object]) -> HostReport | None:
+        """Read the report back; None where there is none that this version understands."""
+        text = {key: str(value) for key, value in stats.items() if isinstance(key, str)}
+        version = _integer(text.get(STAT_VERSION))
+        if version is None or version < 1:
+            return None
+        return cls(guarded=text.get(STAT_GUARDED) == "True",
+                   attestation_status=_integer(text.get(STAT_ATTESTATION)),
+                   read_at=text.get(STAT_READ_AT), fabric_thumbprint=text.get(STAT_FABRIC) or None,
+                   version=version)
+
+
+@dataclasses.dataclass(frozen=True)
+class HostFacts:
+    """A host as the decision sees it.
+
+    :ivar hypervisor_type: as Nova reports it, e.g. 'hyperv'.
+    :ivar hypervisor_version: Nova's integer, major * 1000 + minor.
+    :ivar report: what the vTPM driver on it says; None where that driver does not run.
+    :ivar fabric_labels: the values of ``hgs_fabric`` on the aggregates it belongs to.
+    """
+
+    hypervisor_type: str | None
+    hypervisor_version: int | None
+    report: HostReport | None = None
+    fabric_labels: frozenset[str] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
+class Home:
+    """The fabric that an instance with a vTPM belongs to; None where that is not known.
+
+    :ivar fabric_thumbprint: from the instance's mark. Where it is known, it decides.
+    :ivar fabric_label: of the host where it runs.
+    """
+
+    fabric_thumbprint: str | None = None
+    fabric_label: str | None = None
+
+
+class MisfitCode(str, enum.Enum):
+    """Why a host cannot run an instance with a vTPM, in the order in which it is asked."""
+
+    OTHER_HYPERVISOR = "other_hypervisor"
+    TOO_OLD = "too_old"
+    NO_REPORT = "no_report"
+    NOT_GUARDED = "not_guarded"
+    NO_FABRIC_GUARDIAN = "no_fabric_guardian"
+    NO_FABRIC = "no_fabric"
+    SEVERAL_FABRICS = "several_fabrics"
+    OTHER_FABRIC = "other_fabric"
+
+
+# What a tenant reads: the kind of reason. Names and numbers of hosts are the operator's.
+_FOR_TENANTS = {
+    MisfitCode.OTHER_HYPERVISOR: "hosts do not run Hyper-V",
+    MisfitCode.TOO_OLD: "hosts run a Hyper-V older than 10.0",
+    MisfitCode.NO_REPORT: "hosts do not offer vTPMs",
+    MisfitCode.NOT_GUARDED: "hosts are not guarded at present",
+    MisfitCode.NO_FABRIC_GUARDIAN: "hosts lack their fabric's guardian",
+    MisfitCode.NO_FABRIC: "hosts belong to no fabric",
+    MisfitCode.SEVERAL_FABRICS: "hosts belong to more than one fabric",
+    MisfitCode.OTHER_FABRIC: "hosts belong to another fabric than the server",
+}
+
+_ATTESTATION_MEANING = {
+    Attestation.NOT_CONFIGURED: "no attestation server is configured",
+    Attestation.NOT_ATTEMPTED: "attestation was not attempted yet",
+    Attestation.PASSED: "attestation passed",
+    Attestation.PASSED_CERTIFICATE_EXPIRED: "attestation passed, but its certificate has expired",
+    Attestation.RETRIABLE_ERROR: "attestation failed with an error that will be retried",
+    Attestation.HOST_NOT_AUTHORISED: "the host is not authorised by the attestation server",
+    Attestation.TPM_ERROR: "attestation failed with a TPM error",
+    Attestation.INSECURE_CONFIGURATION: "attestation refused an insecure host configuration",
+}
+
+
+def attestation_meaning(status: int | None) -> str:
+    """A status of :class:`Attestation` in words, for logs and commands."""
+    if status is None:
+        return "no attestation status is known"
+    try:
+        return "%s (%d)" % (_ATTESTATION_MEANING[Attestation(status)], status)
+    except ValueError:
+        return "attestation status %d" % status
+
+
+@dataclasses.dataclass(frozen=True)
+class Misfit:
+    """Why one host does not fit.
+
+    :ivar code: the first rule that failed.
+    :ivar sentence: for the operator's log; says nothing of which host it is.
+    """
+
+    code: MisfitCode
+    sentence: str
+
+
+def misfit(host: HostFacts, home: Home | None = None,
+           require_fabric_aggregate: bool = True) -> Misfit | None:
+    """Why a host cannot run an instance that gets a vTPM.
+
+    :param host: the host.
+    :param home: for an instance that already has a vTPM, the fabric it belongs to.
+    :param require_fabric_aggregate: whether the host must be in an aggregate with ``hgs_fabric``;
+        an operator who has one fabric and no aggregates turns it off.
+    :returns: the first reason, in the order of :class:`MisfitCode`; None when the host fits.
+    """
+    if (host.hypervisor_type or "").lower() != HYPERV:
+        return Misfit(MisfitCode.OTHER_HYPERVISOR,
+                      "hypervisor type is %s, not %s" % (host.hypervisor_type, HYPERV))
+    version = host.hypervisor_version or 0
+    if version < MIN_HYPERVISOR_VERSION:
+        return Misfit(MisfitCode.TOO_OLD, "Hyper-V version %d.%d is older than 10.0"
+                      % divmod(version, 1000))
+    report = host.report
+    if report is None:
+        return Misfit(MisfitCode.NO_REPORT, "it reports no vTPM support: the vTPM driver does not "
+                                            "run there")
+    if not report.guarded:
+        return Misfit(MisfitCode.NOT_GUARDED, "it is not guarded: %s"
+                      % attestation_meaning(report.attestation_status))
+    if not report.fabric_thumbprint:
+        return Misfit(MisfitCode.NO_FABRIC_GUARDIAN,
+                      "its guardian store does not hold the fabric's guardian")
+    if len(host.fabric_labels) > 1:
+        return Misfit(MisfitCode.SEVERAL_FABRICS, "its aggregates carry %s=%s: a host belongs to "
+                      "one fabric" % (AGGREGATE_FABRIC, ", ".join(sorted(host.fabric_labels))))
+    if require_fabric_aggregate and not host.fabric_labels:
+        return Misfit(MisfitCode.NO_FABRIC, "none of its aggregates carries %s" % AGGREGATE_FABRIC)
+    return _misfit_of_home(host, report, home)
+
+
+def _misfit_of_home(host: HostFacts, report: HostReport, home: Home | None) -> Misfit | None:
+    if home is None:
+        return None
+    if home.fabric_thumbprint:
+        if home.fabric_thumbprint != report.fabric_thumbprint:
+            return Misfit(MisfitCode.OTHER_FABRIC, (
+                "its fabric's guardian is %s, the instance's vTPM belongs to %s"
+                % (report.fabric_thumbprint, home.fabric_thumbprint)))
+    elif home.fabric_label is None:
+        return Misfit(MisfitCode.OTHER_FABRIC, "the fabric of the instance's vTPM is not known")
+    if home.fabric_label is not None and host.fabric_labels - {home.fabric_label}:
+        return Misfit(MisfitCode.OTHER_FABRIC, "its fabric is %s, the instance runs in %s" % (
+            ", ".join(sorted(host.fabric_labels)), home.fabric_label))
+    return None
+
+
+def no_host_sentence(request: VtpmRequest, codes: Iterable[MisfitCode]) -> str:
+    """What a tenant reads when no host fits.
+
+    :param request: what was asked for.
+    :param codes: the reasons of the hosts that were looked at.
+    :returns: one sentence with each kind of reason once; the rule asked last, which is the
+        nearest to a fit, comes first.
+    """
+    seen = set(codes)
+    kinds = [_FOR_TENANTS[code] for code in reversed(MisfitCode) if code in seen]
+    return "No host fits the vTPM (%s): %s." % (request.asked_by, "; ".join(kinds))
