@@ -1,0 +1,282 @@
+#!/usr/bin/env python3
+"""Makes the environment in which the tests and the demonstration run: ``.environment/nova-28``.
+
+It holds the OpenStack services of the release, nova and compute-hyperv among them, in the versions
+of ``constraints/nova-28-py311.txt``, this project as an installed wheel, and PyMI's files. A
+second run finds everything there and only builds the project again if its source changed.
+
+Standard library only: it must run where nothing is installed yet (Debian 12, Python 3.11).
+"""
+import contextlib
+import fcntl
+import hashlib
+import importlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+ENVIRONMENT = REPOSITORY / ".environment" / "nova-28"
+LOG = ENVIRONMENT.with_suffix(".log")
+PINS = REPOSITORY / "constraints" / "nova-28-py311.txt"
+PYMI = "pymi==1.0.9"
+DIALECT = REPOSITORY / "tests" / "cloud" / "sqlite_immediate"
+
+# Counts up when this file installs something else from the same pins.
+RECIPE = "1"
+
+# Top-level entries of the repository that are no part of the wheel.
+NOT_SOURCE = {"tests", "doc", "tools", "constraints", "build", "dist"}
+
+
+class EnvironmentFailure(Exception):
+    """The environment cannot be made; the message says what to do."""
+
+
+def make_environment(progress=print):
+    """Make or complete the environment and return its folder.
+
+    :raises EnvironmentFailure: something is missing, or pip failed
+    """
+    ENVIRONMENT.parent.mkdir(exist_ok=True)
+    with open(ENVIRONMENT.parent / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("waiting for another run that makes the environment")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        _Builder(progress).build()
+    return ENVIRONMENT
+
+
+def python_of_environment():
+    """The interpreter of the environment, whether it exists yet or not."""
+    return ENVIRONMENT / "bin" / "python"
+
+
+class _Builder:
+    def __init__(self, progress):
+        self._progress = progress
+        self._site_packages = ENVIRONMENT / "lib" / "python3.11" / "site-packages"
+        self._pymi = ENVIRONMENT / "pymi"
+
+    def build(self):
+        base = _python_3_11()
+        stamp = _Stamp("environment", RECIPE, PYMI, base, hash_of_files([PINS]))
+        _provide_debian_packages(base, is_new=not stamp.holds(), step=self._step)
+        if not stamp.holds():
+            LOG.write_text("")
+            self._install_pins(base)
+            stamp.set()
+        self._install_project("sqlite-immediate", DIALECT, DIALECT.iterdir())
+        self._install_project("project", REPOSITORY, _source_entries())
+        self._install_site_hook()
+
+    @contextlib.contextmanager
+    def _step(self, title):
+        start = time.monotonic()
+        yield
+        self._progress("%6.1f s  %s" % (time.monotonic() - start, title))
+
+    def _install_pins(self, base):
+        # A run that was interrupted leaves an environment without its stamp: begin anew.
+        shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+        with self._step("virtual environment"):
+            _run([base, "-m", "venv", str(ENVIRONMENT)])
+        pins = [line for line in PINS.read_text().splitlines() if line and line[0] != "#"]
+        with self._step("pip and the tools that build the rest"):
+            self._pip_install(_named(pins, "pip", "setuptools", "pbr"))
+        # compute-hyperv's wheel brings a nova/__init__.py and a nova/virt/__init__.py of its own,
+        # which break nova unless nova's are written over them.
+        nova = _named(pins, "nova")
+        with self._step("%d packages (a minute or two)" % len(pins)):
+            self._pip_install([pin for pin in pins if pin not in nova])
+        with self._step("nova"):
+            self._pip_install(nova)
+        with self._step("PyMI, the Windows wheel"):
+            self._pip_install(
+                [PYMI], "--platform=win_amd64", "--python-version=3.11",
+                "--only-binary=:all:", "--target=%s" % self._pymi)
+
+    def _pip_install(self, requirements, *options):
+        # The pins name every package, and the sdists among them build with the pinned setuptools.
+        _run([python_of_environment(), "-m", "pip", "install", "--no-deps",
+              "--no-build-isolation", "--no-input", "--disable-pip-version-check",
+              *options, *requirements])
+
+    def _install_project(self, name, folder, entries):
+        entries = sorted(entries)
+        stamp = _Stamp(name, hash_of_files(entries))
+        if stamp.holds():
+            return
+        with self._step("wheel of %s" % name), tempfile.TemporaryDirectory() as scratch:
+            # A copy: setuptools leaves a build folder in its source, and takes from it later what
+            # the source no longer has.
+            source, wheels = pathlib.Path(scratch, "source"), pathlib.Path(scratch, "wheels")
+            source.mkdir()
+            ignore = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info")
+            for entry in entries:
+                if entry.is_dir():
+                    shutil.copytree(entry, source / entry.name, ignore=ignore)
+                else:
+                    shutil.copy(entry, source / entry.name)
+            _run([python_of_environment(), "-m", "pip", "wheel", "--no-deps", "--no-input",
+                  "--no-build-isolation", "--disable-pip-version-check", "-w", wheels, source])
+            self._pip_install(sorted(wheels.iterdir()), "--force-reinstall", "--no-index")
+        stamp.set()
+
+    def _install_site_hook(self):
+        """Let the simulated Hyper-V host enter the environment's nova-computes, if there is one."""
+        if not (REPOSITORY / "tests" / "hyperv" / "site_hook.py").exists():
+            return
+        if str(REPOSITORY) not in sys.path:
+            sys.path.insert(0, str(REPOSITORY))
+        site_hook = importlib.import_module("tests.hyperv.site_hook")
+        site_hook.install_site_hook(
+            str(self._site_packages), str(REPOSITORY), str(self._pymi))
+
+
+class _Stamp:
+    """A file that says from what a part of the environment was made."""
+
+    def __init__(self, name, *parts):
+        self._path = ENVIRONMENT / ("stamp-" + name)
+        self._content = " ".join(str(part) for part in parts) + "\n"
+
+    def holds(self):
+        return self._path.exists() and self._path.read_text() == self._content
+
+    def set(self):
+        self._path.write_text(self._content)
+
+
+def hash_of_files(entries):
+    """SHA-256 over the names and contents of files and of folders with all that is in them."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        files = sorted(entry.rglob("*")) if entry.is_dir() else [entry]
+        for path in files:
+            if path.is_file() and "__pycache__" not in path.parts:
+                content = path.read_bytes()
+                digest.update(b"%s %d\n" % (os.fsencode(path.relative_to(entry.parent)),
+                                            len(content)))
+                digest.update(content)
+    return digest.hexdigest()
+
+
+def _source_entries():
+    return [entry for entry in REPOSITORY.iterdir()
+            if not entry.name.startswith(".") and entry.name not in NOT_SOURCE
+            and entry.suffix != ".egg-info" and entry.name != "__pycache__"]
+
+
+def _named(pins, *names):
+    return [pin for pin in pins if pin.split("==")[0] in names]
+
+
+def _python_3_11():
+    if sys.version_info[:2] == (3, 11):
+        return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+    found = shutil.which("python3.11")
+    if found is None:
+        raise EnvironmentFailure(
+            "Python 3.11 is needed (the newest for which the pinned OpenStack has been released);"
+            " this is %d.%d." % sys.version_info[:2])
+    return found
+
+
+def _run(command, **options):
+    """Run a command with its output in the log; on failure show the end of it."""
+    command = [str(part) for part in command]
+    with open(LOG, "ab") as log:
+        log.write(("\n$ %s\n" % " ".join(command[:8])).encode())
+        log.flush()
+        code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log,
+                              stderr=subprocess.STDOUT, check=False, **options).returncode
+    if code:
+        tail = "\n".join(LOG.read_text(errors="replace").splitlines()[-25:])
+        raise EnvironmentFailure(
+            "%s ended with %d. The end of %s:\n%s" % (" ".join(command[:4]), code, LOG, tail))
+
+
+def _provide_debian_packages(base, is_new, step):
+    """Install what Debian has to give; each thing is looked for, not its package.
+
+    What only pip needs is looked for only when an environment is to be made.
+    """
+    needed = _missing_for_pip(base) if is_new else []
+    wanted = [] if _has_rabbitmq() else ["rabbitmq-server"]
+    missing = needed + wanted
+    if not missing:
+        return
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        LOG.touch()
+        with step("Debian packages: %s" % " ".join(missing)):
+            _apt_install(missing)
+    elif needed:
+        raise EnvironmentFailure(
+            "These Debian packages are missing: %s. As root: apt-get install %s"
+            % (" ".join(needed), " ".join(missing)))
+
+
+def _missing_for_pip(base):
+    """Debian packages without which the pinned packages cannot be installed or built."""
+    headers = sysconfig.get_path("include")
+    if base != os.path.realpath(sys.executable):
+        query = "import sysconfig; print(sysconfig.get_path('include'))"
+        headers = subprocess.run([base, "-c", query], capture_output=True, text=True,
+                                 check=True).stdout.strip()
+    has_venv = subprocess.run([base, "-c", "import ensurepip, venv"], check=False,
+                              capture_output=True).returncode == 0
+    present = {
+        "gcc": shutil.which("gcc"),
+        "libc6-dev": os.path.exists("/usr/include/stdlib.h"),
+        "libssl-dev": os.path.exists("/usr/include/openssl/evp.h"),
+        "python3-dev": os.path.exists(os.path.join(headers, "Python.h")),
+        "python3-venv": has_venv,
+    }
+    return [name for name, found in present.items() if not found]
+
+
+def _has_rabbitmq():
+    return bool(list(pathlib.Path("/usr/lib/rabbitmq/lib").glob("*/sbin/rabbitmq-server")))
+
+
+def _apt_install(packages):
+    environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    _run(["apt-get", "update", "-q"], env=environment)
+    with _no_service_starts():
+        _run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages],
+             env=environment)
+
+
+@contextlib.contextmanager
+def _no_service_starts():
+    """Keep Debian's packages from starting a RabbitMQ of the system: the tests start their own."""
+    policy = pathlib.Path("/usr/sbin/policy-rc.d")
+    if policy.exists():  # the administrator's own rule (container images bring one)
+        yield
+        return
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    try:
+        yield
+    finally:
+        policy.unlink()
+
+
+def main():
+    try:
+        folder = make_environment()
+    except EnvironmentFailure as failure:
+        sys.exit("error: %s" % failure)
+    print("environment: %s" % folder)
+
+
+if __name__ == "__main__":
+    main()
