@@ -2,7 +2,6 @@
 import contextlib
 import fcntl
 import pathlib
-import re
 import shutil
 import signal
 import sys
@@ -30,9 +29,8 @@ KEPT = pathlib.Path(__file__).resolve().parent.parent.parent / ".cloud" / "kept"
 PROGRAMS = pathlib.Path(__file__).resolve().parent / "programs"
 PLAIN_APIS = ("keystone", "barbican", "placement", "glance")
 
-# What nova-conductor writes once it listens; without debug the closest line there is.
-CONDUCTOR_LISTENS = {True: "Join ServiceGroup membership for this service conductor",
-                     False: "Starting conductor node"}
+# What a Nova service writes once it listens. A call to it before that is lost.
+LISTENS = "Join ServiceGroup membership for this service %s"
 
 
 class CloudFailure(Exception):
@@ -210,6 +208,7 @@ class Cloud:
         state.mkdir(parents=True, exist_ok=True)
         if any(state.iterdir()) and not settings.record_of(state).exists():
             raise CloudFailure("%s holds something else than a cloud's files." % state)
+        state.chmod(0o700)  # configuration files hold passwords too
         settings.record_of(state).touch(mode=0o600)
         self._state_lock = open(state / "lock", "w")
         try:
@@ -264,8 +263,7 @@ class Cloud:
                                      ("nova-api", "nova-api-os-compute")):
                 self._start_nova_service(service, program, conf)
             # A nova-compute that calls before the conductor listens waits ten seconds more.
-            self._processes.wait_until("nova-conductor", lambda: self._has_logged(
-                "nova-conductor", CONDUCTOR_LISTENS[self._debug]))
+            self._wait_for_listener("nova-conductor", "conductor")
             self._say("nova-conductor")
             for host in self._settings.hosts:
                 self._start_compute(host)
@@ -290,35 +288,40 @@ class Cloud:
         self._say(service)
 
     def _wait_for_hosts(self):
+        """Wait until the scheduler can choose every host."""
+        for host in self._settings.hosts:
+            service = "nova" if self._one_process else "nova-compute-" + host.name
+            self._wait_for_listener(service, "compute")
+            self._say("nova-compute on %s" % host.name)
         admin = self.session("admin")
         compute = adapter.Adapter(admin, service_type="compute", default_microversion="2.88",
                                   raise_exc=False)
         placement = adapter.Adapter(admin, service_type="placement", raise_exc=False)
-        missing = set(self.compute_host_names)
 
-        def all_there():
-            answer = compute.get("/os-hypervisors/detail")
-            for hypervisor in answer.json()["hypervisors"] if answer.ok else []:
-                host = hypervisor["service"]["host"]
-                if host in missing and hypervisor["state"] == "up":
-                    inventories = placement.get(
-                        "/resource_providers/%s/inventories" % hypervisor["id"])
-                    if inventories.ok and inventories.json()["inventories"]:
-                        missing.remove(host)
-                        self._say("compute host %s" % host)
-            return not missing
+        def have_inventories():
+            # Without details: with them nova-api calls the hosts, which may not listen yet.
+            answer = compute.get("/os-hypervisors")
+            known = answer.json()["hypervisors"] if answer.ok else []
+            answers = [placement.get("/resource_providers/%s/inventories" % one["id"])
+                       for one in known if one["state"] == "up"]
+            ready = [answer for answer in answers if answer.ok and answer.json()["inventories"]]
+            return len(ready) == len(self._settings.hosts)
 
         try:
-            self._processes.wait_until("the compute hosts", all_there, interval=0.5)
+            self._processes.wait_until("the compute hosts", have_inventories, interval=0.5)
         except keystoneauth1.exceptions.ClientException as failure:
             raise CloudFailure("Nova or Placement: %s" % failure) from failure
+        self._say("hosts known to the scheduler: %s" % ", ".join(self.compute_host_names))
+
+    def _wait_for_listener(self, service, topic):
+        self._processes.wait_until(service, lambda: self._has_logged(service, LISTENS % topic))
 
     def _has_logged(self, service, text):
         try:
             content = (self.log_dir / (service + ".log")).read_text(errors="replace")
         except FileNotFoundError:
             return False
-        return re.search(re.escape(text), content) is not None
+        return text in content
 
     def _say(self, message):
         self._progress("%6.1f s  %s" % (time.monotonic() - self._began, message))

@@ -186,6 +186,11 @@ def _nova_common(settings, compute_driver):
     return {
         "DEFAULT": {
             "debug": settings.debug,
+            # nova.service says at debug level when a service listens: Cloud waits for that.
+            "default_log_levels": ",".join([
+                "amqp=WARN", "sqlalchemy=WARN", "oslo_messaging=INFO", "iso8601=WARN",
+                "urllib3=WARN", "stevedore=WARN", "routes.middleware=WARN", "dogpile=INFO",
+                "keystonemiddleware=WARN", "taskflow=WARN", "nova.service=DEBUG"]),
             "my_ip": "127.0.0.1",
             "host": "controller",
             "state_path": settings.state / "nova",

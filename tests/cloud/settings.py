@@ -58,7 +58,7 @@ class Settings:
     token_seconds: int = 3600
 
     FOLDERS: typing.ClassVar = (
-        "etc", "log", "db", "home", "run", "images", "image-staging", "image-tasks", "locks",
+        "etc", "log", "db", "home", "images", "image-staging", "image-tasks", "locks",
         "nova", "fernet", "credential", "rabbitmq", "hosts")
 
     @classmethod
