@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import sqlite3
 import sys
+import tempfile
 
 NAMES = ("keystone", "barbican", "placement", "glance", "nova_api", "nova_cell0", "nova_cell1")
 
@@ -84,16 +85,17 @@ def _migrate(settings, processes):
 
 def _save(settings, saved):
     saved.parent.mkdir(parents=True, exist_ok=True)
-    scratch = saved.with_name("%s.%d" % (saved.name, os.getpid()))
-    scratch.mkdir()
-    for name in NAMES:
-        path = settings.database_file(name)
-        with _opened(path) as database, _opened(scratch / path.name) as copy:
-            database.backup(copy)  # with what is still in the write-ahead log
-    try:
-        scratch.rename(saved)
-    except OSError:  # another cloud was faster
-        shutil.rmtree(scratch)
+    # Complete or not there: another cloud may look for it now, or this one be interrupted.
+    with tempfile.TemporaryDirectory(dir=saved.parent) as scratch:
+        for name in NAMES:
+            path = settings.database_file(name)
+            with _opened(path) as database, _opened(pathlib.Path(scratch, path.name)) as copy:
+                database.backup(copy)  # with what is still in the write-ahead log
+        try:
+            os.rename(scratch, saved)
+        except OSError:  # another cloud was faster
+            return
+        os.mkdir(scratch)  # for the context manager to remove
 
 
 def _write_cells(settings):
