@@ -6,15 +6,30 @@ microversion 2.86 on. Older microversions validate nothing; there the filter mee
 
 from __future__ import annotations
 
+from nova import exception
 from nova.api.validation.extra_specs import base
 
 from vtpm_scheduling import policy
 
 
+class ChoiceValidator(base.ExtraSpecValidator):
+    """Nova's validator, whose message also names the key: a request may set several."""
+
+    def validate(self, name: str, value: str) -> None:
+        """Check one key.
+
+        :raises nova.exception.ValidationError: HTTP 400, for a value that is none of the choices.
+        """
+        refusal = policy.check_choice("Flavor extra spec", name, value)
+        if refusal is not None:
+            raise exception.ValidationError(refusal.sentence)
+        super().validate(name, value)
+
+
 def register() -> list[base.ExtraSpecValidator]:
     """The validators, as Nova's loader asks for them."""
     return [
-        base.ExtraSpecValidator(
+        ChoiceValidator(
             name=name, description=description,
             value={"type": str, "description": description, "enum": list(policy.CHOICES)})
         for name, description in (

@@ -152,6 +152,17 @@ def _quote(value: str) -> str:
     return shown if len(shown) <= _QUOTED else shown[:_QUOTED] + "..."
 
 
+def check_choice(kind: str, name: str, value: str) -> Refusal | None:
+    """Whether a value of one of the properties is one of :data:`CHOICES`.
+
+    :param kind: 'Image property' or 'Flavor extra spec', for the message.
+    """
+    if value in CHOICES:
+        return None
+    return Refusal(RefusalCode.INVALID_VALUE, "%s %s=%s is not valid: use one of %s." % (
+        kind, name, _quote(value), ", ".join(CHOICES)))
+
+
 def _choose(image_name: str, image_value: str | None,
             flavor_name: str, flavor_value: str | None) -> str | Refusal:
     """The table of the module's docstring for one pair of properties.
@@ -160,9 +171,9 @@ def _choose(image_name: str, image_value: str | None,
     """
     for kind, name, value in (("Image property", image_name, image_value),
                               ("Flavor extra spec", flavor_name, flavor_value)):
-        if value is not None and value not in CHOICES:
-            return Refusal(RefusalCode.INVALID_VALUE, "%s %s=%s is not valid: use one of %s." % (
-                kind, name, _quote(value), ", ".join(CHOICES)))
+        refusal = check_choice(kind, name, value) if value is not None else None
+        if refusal is not None:
+            return refusal
     if {image_value, flavor_value} == {REQUIRED, DISABLED}:
         return Refusal(RefusalCode.CONTRADICTION, (
             "Flavor extra spec %s=%s contradicts image property %s=%s: change one of the two."

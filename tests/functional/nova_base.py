@@ -1,0 +1,123 @@
+"""Real Nova services in one process, on Nova's own functional fixtures."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Seconds; Nova's own test case reads it. A test that waits for ever says where.
+os.environ.setdefault("OS_TEST_TIMEOUT", "120")
+
+# Runs nova.monkey_patch; has to come before anything else that nova imports.
+import nova.tests.functional  # noqa: F401  isort: skip
+
+from nova import conf
+from nova import context as nova_context
+from nova import objects
+from nova.tests.functional import integrated_helpers
+from nova.virt import fake
+
+from vtpm_scheduling import policy
+
+CONF = conf.CONF
+FILTER = "vtpm_scheduling.guarded_host_filter.GuardedHostFilter"
+
+
+class ReportingFakeDriver(fake.MediumFakeDriver):
+    """Nova's fake driver that reports what a test says of its host.
+
+    Scheduling tests need hosts, not Hyper-V: the real driver has tests of its own.
+    """
+
+    REPORTS: dict[str, policy.HostReport | None] = {}
+    VERSIONS: dict[str, int] = {}
+
+    def get_available_resource(self, nodename):
+        resources = super().get_available_resource(nodename)
+        resources["hypervisor_type"] = "hyperv"
+        resources["hypervisor_version"] = self.VERSIONS.get(nodename, 10000)
+        report = self.REPORTS.get(nodename)
+        if report is not None:
+            resources["stats"] = report.to_stats()
+        return resources
+
+
+# Nova loads drivers from nova.virt only.
+fake.ReportingFakeDriver = ReportingFakeDriver
+
+
+class NovaTestCase(integrated_helpers.ProviderUsageBaseTestCase):
+    """One cell, an API, a scheduler with GuardedHostFilter first, computes as a test starts them."""
+
+    compute_driver = "fake.ReportingFakeDriver"
+    microversion = "latest"
+
+    def setUp(self):
+        # Nova's fixture looks for its source tree; the wheel puts the file elsewhere.
+        paste = os.path.join(sys.prefix, "etc/nova/api-paste.ini")
+        for name, value, group in (
+                ("api_paste_config", paste, "wsgi"),
+                ("available_filters", ["nova.scheduler.filters.all_filters", FILTER],
+                 "filter_scheduler"),
+                ("enabled_filters", ["GuardedHostFilter", "ComputeFilter",
+                                     "ImagePropertiesFilter"], "filter_scheduler"),
+                ("instances", -1, "quota"), ("cores", -1, "quota"), ("ram", -1, "quota")):
+            CONF.set_override(name, value, group=group)
+            self.addCleanup(CONF.clear_override, name, group=group)
+        ReportingFakeDriver.REPORTS = {}
+        ReportingFakeDriver.VERSIONS = {}
+        super().setUp()
+
+    def _clear_attrs(self):
+        # Nova's cleanup deletes every public attribute, also the method that pytest put there.
+        method = self.__dict__.get(self._testMethodName)
+        super()._clear_attrs()
+        if method is not None:
+            self.__dict__[self._testMethodName] = method
+
+    def start_host(self, name, guarded=True, thumbprint="ab" * 32, version=10000, status=None):
+        """Start nova-compute on a host that reports this; thumbprint None: no vTPM driver."""
+        ReportingFakeDriver.VERSIONS[name] = version
+        ReportingFakeDriver.REPORTS[name] = None if thumbprint is None else policy.HostReport(
+            guarded=guarded, attestation_status=status or (100 if guarded else 301),
+            fabric_thumbprint=thumbprint)
+        return self._start_compute(name)
+
+    def create_fabric(self, label, *hosts):
+        """An aggregate that carries ``hgs_fabric``."""
+        aggregate = self.api.post_aggregate(
+            {"aggregate": {"name": label, "availability_zone": None}})
+        self.api.post_aggregate_action(
+            aggregate["id"], {"set_metadata": {"metadata": {"hgs_fabric": label}}})
+        for host in hosts:
+            self.api.add_host_to_aggregate(aggregate["id"], host)
+
+    def create_image(self, number=1, **properties):
+        """An image with these properties; returns its id."""
+        identifier = "%08d-4e14-4e4c-a73d-069cbf4541e6" % number
+        self.glance.create(None, {
+            "id": identifier, "name": "image-%d" % number, "status": "active",
+            "container_format": "bare", "disk_format": "vhd", "size": 1, "min_ram": 0,
+            "min_disk": 0, "properties": properties})
+        return identifier
+
+    def boot(self, image, flavor=None, expected="ACTIVE"):
+        """Boot a server; returns it as the API shows it."""
+        server = self._build_server(image_uuid=image, flavor_id=flavor, networks="none")
+        server = self.api.post_server({"server": server})
+        return self._wait_for_state_change(server, expected)
+
+    def host_of(self, server):
+        return server["OS-EXT-SRV-ATTR:host"]
+
+    def system_metadata(self, server, **changes):
+        """A server's system metadata; the keyword arguments are written first."""
+        admin = nova_context.get_admin_context()
+        mapping = objects.InstanceMapping.get_by_instance_uuid(admin, server["id"])
+        with nova_context.target_cell(admin, mapping.cell_mapping) as cell:
+            instance = objects.Instance.get_by_uuid(
+                cell, server["id"], expected_attrs=["system_metadata"])
+            if changes:
+                instance.system_metadata.update(changes)
+                instance.save()
+            return dict(instance.system_metadata)

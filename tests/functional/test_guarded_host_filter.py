@@ -1,0 +1,148 @@
+"""GuardedHostFilter in a real scheduler: where servers go, and what users read when they do not."""
+
+# Patches nova first.
+from tests.functional import nova_base  # isort: skip
+
+import types
+from unittest import mock
+
+import oslo_db.exception
+from nova.tests.functional.api import client as api_client
+
+from vtpm_scheduling import instance_facts
+
+GEN2 = {"hw_machine_type": "hyperv-gen2"}
+KEY = "2f6ac6a8-4e14-4e4c-a73d-069cbf4541e6"
+OTHER_FABRIC = "cd" * 32
+
+
+class GuardedHostFilterTest(nova_base.NovaTestCase):
+
+    def refused(self, flavor=None, number=9, **properties):
+        """The fault of a server that is refused."""
+        server = self.boot(self.create_image(number, **properties), flavor, expected="ERROR")
+        return server["fault"]["message"]
+
+    def flavor(self, **extra_specs):
+        return self._create_flavor(extra_spec={
+            key.replace("_", ":", 1): value for key, value in extra_specs.items()})
+
+    def test_only_the_guarded_host_of_a_fabric_fits(self):
+        for number, name in enumerate(("a-old", "b-unguarded", "c-no-driver", "d-no-fabric",
+                                       "e-good", "f-two-fabrics")):
+            self.start_host(name, guarded=name != "b-unguarded",
+                            version=6003 if number == 0 else 10000,
+                            thumbprint=None if name == "c-no-driver" else "ab" * 32)
+        self.create_fabric("one", "a-old", "b-unguarded", "c-no-driver", "e-good",
+                           "f-two-fabrics")
+        self.create_fabric("two", "f-two-fabrics")
+        image = self.create_image(os_vtpm="required", **GEN2)
+        for _ in range(4):
+            self.assertEqual("e-good", self.host_of(self.boot(image)))
+
+    def test_nothing_asked_runs_anywhere(self):
+        self.start_host("old", thumbprint=None, version=6003)
+        self.assertEqual("old", self.host_of(self.boot(self.create_image())))
+
+    def test_flavor_asks(self):
+        self.start_host("plain", thumbprint=None)
+        self.start_host("guarded")
+        self.create_fabric("one", "guarded")
+        image = self.create_image(os_vtpm="optional", **GEN2)
+        flavor = self.flavor(os_vtpm="required")
+        for _ in range(3):
+            self.assertEqual("guarded", self.host_of(self.boot(image, flavor)))
+
+    def test_refusals_are_the_servers_fault(self):
+        self.start_host("guarded")
+        self.create_fabric("one", "guarded")
+        self.assertEqual(
+            "No valid host was found. Flavor extra spec os:vtpm=disabled contradicts image "
+            "property os_vtpm=required: change one of the two.",
+            self.refused(self.flavor(os_vtpm="disabled"), os_vtpm="required", **GEN2))
+        self.assertIn("hw_machine_type is hyperv-gen1", self.refused(
+            number=8, os_vtpm="required", hw_machine_type="hyperv-gen1"))
+        self.assertIn("os_vtpm_keys=%s" % KEY, self.refused(number=7, os_vtpm_keys=KEY))
+        self.assertIn("os_vtpm=maybe", self.refused(number=6, os_vtpm="maybe", **GEN2))
+
+    def test_no_host_fits(self):
+        self.start_host("unguarded", guarded=False)
+        self.create_fabric("one", "unguarded")
+        self.assertEqual(
+            "No valid host was found. No host fits the vTPM (image property os_vtpm=required): "
+            "hosts are not guarded at present.", self.refused(os_vtpm="required", **GEN2))
+
+    def test_lost_attestation_is_seen_at_the_next_report(self):
+        self.start_host("guarded")
+        self.create_fabric("one", "guarded")
+        image = self.create_image(os_vtpm="required", **GEN2)
+        self.boot(image)
+        nova_base.ReportingFakeDriver.REPORTS["guarded"] = None
+        self._run_periodics()
+        self.assertIn("do not offer vTPMs",
+                      self.boot(image, expected="ERROR")["fault"]["message"])
+
+    def test_no_aggregates_by_option(self):
+        self.flags(require_fabric_aggregate=False, group="vtpm_scheduling")
+        self.start_host("guarded")
+        image = self.create_image(os_vtpm="required", **GEN2)
+        self.assertEqual("guarded", self.host_of(self.boot(image)))
+
+    def test_without_aggregates_nothing_fits(self):
+        self.start_host("guarded")
+        self.assertIn("belong to no fabric", self.refused(os_vtpm="required", **GEN2))
+
+    def test_a_database_that_is_away_refuses(self):
+        self.start_host("guarded")
+        self.create_fabric("one", "guarded")
+        # The filter's own view of Nova's objects: the API must go on reading.
+        away = mock.Mock(side_effect=oslo_db.exception.DBConnectionError())
+        with mock.patch.object(instance_facts, "objects", types.SimpleNamespace(
+                InstanceMapping=types.SimpleNamespace(get_by_instance_uuid=away))):
+            message = self.refused()
+        away.assert_called_once()
+        self.assertIn("could not be read", message)
+
+    def test_a_marked_server_stays_with_its_guardian(self):
+        for host, thumbprint in (("a1", "ab" * 32), ("a2", "ab" * 32), ("b1", OTHER_FABRIC),
+                                 ("c1", None)):
+            self.start_host(host, thumbprint=thumbprint)
+        self.create_fabric("one", "a1", "a2")
+        self.create_fabric("two", "b1")
+        server = self.boot(self.create_image(os_vtpm="required", **GEN2))
+        home = {"a1": "ab", "a2": "ab", "b1": "cd"}[self.host_of(server)] * 32
+        self.system_metadata(server, hyperv_vtpm="vtpm", hyperv_vtpm_fabric=home)
+        if home == OTHER_FABRIC:
+            # The only host of its fabric.
+            self.api.post_server_action(server["id"], {"migrate": None})
+            server = self._wait_for_server_parameter(
+                server, {"OS-EXT-STS:task_state": None})
+            self.assertEqual("b1", self.host_of(server))
+            return
+        for _ in range(2):
+            before = self.host_of(server)
+            self._migrate_server(server)
+            server = self._confirm_resize(server)
+            self.assertEqual({"a1", "a2"}, {before, self.host_of(server)})
+
+
+class ExtraSpecValidatorTest(nova_base.NovaTestCase):
+    """The entry point as nova-api loads it."""
+
+    def set_extra_spec(self, **extra_specs):
+        flavor = self._create_flavor()
+        return self.api.post_extra_spec(flavor, {"extra_specs": extra_specs})
+
+    def test_good_values(self):
+        for name in ("os:vtpm", "os:shielded_vm"):
+            for value in ("disabled", "optional", "required"):
+                self.set_extra_spec(**{name: value})
+
+    def test_bad_value_and_unknown_name(self):
+        for name, value in (("os:vtpm", "maybe"), ("os:shielded_vm", "1"), ("os:vtmp", "required")):
+            error = self.assertRaises(api_client.OpenStackApiException, self.set_extra_spec,
+                                      **{name: value})
+            self.assertEqual(400, error.response.status_code)
+            self.assertIn(name, error.response.text)
+            if value != "required":
+                self.assertIn("%s=%s" % (name, value), error.response.text)
