@@ -173,9 +173,24 @@ class Cloud:
         self._processes.stop_one("nova-compute-" + name)
 
     def start_compute(self, name):
-        """Start a nova-compute that was stopped; it reports a few seconds later."""
+        """Start a nova-compute that was stopped and return when it listens.
+
+        Nova's fake driver cannot: it forgets its node's identity, and Nova refuses a host that
+        comes back as another node.
+
+        :raises CloudFailure: it ended
+        """
         host = next(host for host in self._settings.hosts if host.name == name)
+        service = "nova-compute-" + name
+        # A log of its own for each start: what the last one wrote tells nothing about this one.
+        number = len(list(self.log_dir.glob(service + ".*.log"))) + 1
+        (self.log_dir / (service + ".log")).rename(
+            self.log_dir / ("%s.%d.log" % (service, number)))
         self._start_compute(host)
+        try:
+            self._wait_for_listener(service, "compute")
+        except processes.ProcessFailure as failure:
+            raise CloudFailure(str(failure)) from failure
 
     def _start(self):
         self._take_state_folder()
