@@ -7,10 +7,16 @@ import itertools
 from keystoneauth1 import loading
 from oslo_config import cfg
 
-GROUP = cfg.OptGroup(
-    "vtpm_compute", title="vTPM on Hyper-V",
-    help="How nova-compute makes virtual TPMs on this host, and where it reads their keys. The "
-         "options of the key manager's endpoint and of TLS are keystoneauth1's own.")
+SECTION = "vtpm_compute"
+
+
+def _group() -> cfg.OptGroup:
+    # A new one each time: oslo.config keeps the options of a group in the object itself.
+    return cfg.OptGroup(
+        SECTION, title="vTPM on Hyper-V",
+        help="How nova-compute makes virtual TPMs on this host, and where it reads their keys. "
+             "The options of the key manager's endpoint and of TLS are keystoneauth1's own.")
+
 
 OPTIONS = [
     cfg.StrOpt(
@@ -49,11 +55,10 @@ def _keystoneauth_options() -> list[cfg.Opt]:
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
     """Register the section with ``conf``; repeating it is harmless."""
-    conf.register_group(GROUP)
-    conf.register_opts(OPTIONS, group=GROUP)
-    conf.register_opts(_keystoneauth_options(), group=GROUP)
+    conf.register_group(_group())
+    conf.register_opts(OPTIONS + _keystoneauth_options(), group=SECTION)
 
 
 def list_opts() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
     """The options for ``oslo-config-generator`` (entry point ``oslo.config.opts``)."""
-    return [(GROUP, OPTIONS + _keystoneauth_options())]
+    return [(_group(), OPTIONS + _keystoneauth_options())]

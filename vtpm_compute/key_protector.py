@@ -91,7 +91,7 @@ def parse(pieces: Sequence[bytes], source: str) -> KeyProtector:
     if data[:1] == b"\0":
         document = data[_PREFIX_LENGTH:]
         length = int.from_bytes(data[:_PREFIX_LENGTH], "big")
-        if length > len(data):
+        if max(length, _PREFIX_LENGTH) > len(data):
             raise errors.KeyProtectorError(_NOT_ONE % (
                 source, "it should have %d bytes and has %d: a piece is missing"
                 % (length, len(data))))

@@ -55,18 +55,20 @@ class KeySource:
         """
         payloads: list[bytes] = []
         client = None
+        answer = _LastAnswer()
         for key in keys:
             try:
-                client = client or self._client(context)
+                client = client or self._client(context, answer)
                 payloads.append(self._fetch_one(client, key))
             except (barbican_exceptions.HTTPError, barbican_exceptions.HTTPAuthError,
-                    ksa_exceptions.ClientException, KeyError) as exc:
-                raise _explain(key, exc) from None
+                    ksa_exceptions.ClientException, KeyError, ValueError) as exc:
+                raise _explain(key, exc, answer) from None
         return payloads
 
-    def _client(self, context: Any) -> Any:
-        group = conf.GROUP.name
+    def _client(self, context: Any, answer: _LastAnswer) -> Any:
+        group = conf.SECTION
         session = loading.load_session_from_conf_options(self._conf, group)
+        session.session.hooks["response"].append(answer.note)
         # A redirect would carry the token to wherever it points.
         session.redirect = False
         auth = context.get_auth_plugin()
@@ -97,7 +99,7 @@ class KeySource:
         payload = client.secrets.get(key.secret_id, payload_content_type=_OCTETS).payload
         if not payload:
             raise errors.KeyFetchError(key.text, "is empty. Store the key protector in it")
-        limit = self._conf[conf.GROUP.name].max_key_bytes
+        limit = self._conf[conf.SECTION].max_key_bytes
         if len(payload) > limit:
             raise errors.KeyFetchError(
                 key.text, "holds %d bytes, more than the %d allowed (max_key_bytes)"
@@ -105,20 +107,33 @@ class KeySource:
         return bytes(payload)
 
 
-def _explain(key: policy.KeyReference, exc: Exception) -> errors.KeyFetchError:
+class _LastAnswer:
+    """The status of the key manager's last answer.
+
+    The client's own errors lose it, or are a KeyError, for an answer in a form that it does not
+    expect: that of keystonemiddleware's 401 for a token that has expired, or of a proxy.
+    """
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+
+    def note(self, response: Any, **_: Any) -> None:
+        """Hook of requests."""
+        self.status = response.status_code
+
+
+def _explain(key: policy.KeyReference, exc: Exception,
+             answer: _LastAnswer) -> errors.KeyFetchError:
     """One error for whatever the client raised; what it says may quote an answer: it is dropped."""
-    status = getattr(exc, "status_code", None) or getattr(exc, "http_status", None)
-    if isinstance(exc, KeyError):
-        # python-barbicanclient trips over the form of keystonemiddleware's own 401 answer.
-        status = 401
     if isinstance(exc, ksa_exceptions.CatalogException):
         return errors.KeyFetchError(
-            key.text, "could not be read: this cloud's catalog has no key manager", status)
+            key.text, "could not be read: this cloud's catalog has no key manager")
+    if isinstance(exc, ksa_exceptions.ConnectionError):
+        return errors.KeyFetchError(key.text, _AWAY)
+    status = getattr(exc, "http_status", None) or answer.status
     if status in _BY_STATUS:
         return errors.KeyFetchError(key.text, _BY_STATUS[status], status)
-    if status is None:
-        return errors.KeyFetchError(key.text, _AWAY)
-    LOG.info("The key manager answered %s for key %s", status, key.secret_id)
+    LOG.info("Key %s: %s, after HTTP status %s", key.secret_id, type(exc).__name__, status)
     return errors.KeyFetchError(
-        key.text, "could not be read: the key manager answered %s. Try again later" % status,
-        status)
+        key.text, "could not be read: the key manager answered %s. Try again later"
+        % (status or "nothing that can be understood"), status)

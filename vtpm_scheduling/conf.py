@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from oslo_config import cfg
 
-GROUP = cfg.OptGroup(
-    "vtpm_scheduling", title="vTPM scheduling",
-    help="How GuardedHostFilter chooses hosts for servers that ask for a vTPM.")
+SECTION = "vtpm_scheduling"
+
+
+def _group() -> cfg.OptGroup:
+    # A new one each time: oslo.config keeps the options of a group in the object itself.
+    return cfg.OptGroup(
+        SECTION, title="vTPM scheduling",
+        help="How GuardedHostFilter chooses hosts for servers that ask for a vTPM.")
+
 
 OPTIONS = [
     cfg.BoolOpt(
@@ -23,10 +29,10 @@ carry labels are then still kept apart by them.
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
     """Register the section with ``conf``; repeating it is harmless."""
-    conf.register_group(GROUP)
-    conf.register_opts(OPTIONS, group=GROUP)
+    conf.register_group(_group())
+    conf.register_opts(OPTIONS, group=SECTION)
 
 
 def list_opts() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
     """The options for ``oslo-config-generator`` (entry point ``oslo.config.opts``)."""
-    return [(GROUP, OPTIONS)]
+    return [(_group(), OPTIONS)]

@@ -9,11 +9,10 @@ import sys
 os.environ.setdefault("OS_TEST_TIMEOUT", "120")
 
 # Runs nova.monkey_patch; has to come before anything else that nova imports.
-import nova.tests.functional  # noqa: F401  isort: skip
+import nova.tests.functional  # isort: skip # noqa: F401
 
-from nova import conf
+from nova import conf, objects
 from nova import context as nova_context
-from nova import objects
 from nova.tests.functional import integrated_helpers
 from nova.virt import fake
 
@@ -47,7 +46,7 @@ fake.ReportingFakeDriver = ReportingFakeDriver
 
 
 class NovaTestCase(integrated_helpers.ProviderUsageBaseTestCase):
-    """One cell, an API, a scheduler with GuardedHostFilter first, computes as a test starts them."""
+    """One cell, an API, a scheduler with GuardedHostFilter first; a test starts the computes."""
 
     compute_driver = "fake.ReportingFakeDriver"
     microversion = "latest"
@@ -75,7 +74,8 @@ class NovaTestCase(integrated_helpers.ProviderUsageBaseTestCase):
         if method is not None:
             self.__dict__[self._testMethodName] = method
 
-    def start_host(self, name, guarded=True, thumbprint="ab" * 32, version=10000, status=None):
+    def start_host(self, name, guarded=True, thumbprint="ab" * 32, version=10000,
+                   status=None):
         """Start nova-compute on a host that reports this; thumbprint None: no vTPM driver."""
         ReportingFakeDriver.VERSIONS[name] = version
         ReportingFakeDriver.REPORTS[name] = None if thumbprint is None else policy.HostReport(
