@@ -1,6 +1,6 @@
 """A small real OpenStack on this machine, for the end-to-end tests and the demonstration."""
 from tests.cloud.client import Client, Unexpected
 from tests.cloud.cloud import Cloud, CloudFailure
-from tests.cloud.settings import ComputeHost
+from tests.cloud.settings import Companion, ComputeHost
 
-__all__ = ["Client", "Cloud", "CloudFailure", "ComputeHost", "Unexpected"]
+__all__ = ["Client", "Cloud", "CloudFailure", "Companion", "ComputeHost", "Unexpected"]

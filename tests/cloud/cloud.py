@@ -23,7 +23,9 @@ from tests.cloud import (
     processes,
     settings,
 )
-from tests.cloud.settings import ComputeHost
+from tests.cloud.settings import Companion, ComputeHost
+
+__all__ = ["Cloud", "CloudFailure", "Companion", "ComputeHost"]
 
 KEPT = pathlib.Path(__file__).resolve().parent.parent.parent / ".cloud" / "kept"
 PROGRAMS = pathlib.Path(__file__).resolve().parent / "programs"
@@ -49,7 +51,7 @@ class Cloud:
                  progress=print, compute_driver=configuration.COMPUTE_DRIVER,
                  available_filters=configuration.AVAILABLE_FILTERS,
                  enabled_filters=configuration.ENABLED_FILTERS, token_seconds=3600,
-                 one_process=None, kept_dir=KEPT):
+                 one_process=None, kept_dir=KEPT, companions=()):
         """Only remember what to start.
 
         :param state_dir: a folder for databases, logs and files; emptied at each start
@@ -61,6 +63,7 @@ class Cloud:
         :param token_seconds: how long Keystone's tokens live
         :param one_process: run all of Nova in one process; None does without RabbitMQ only
         :param kept_dir: where migrated databases lie between starts
+        :param companions: Companion values: programs of the test's own that live with the cloud
         """
         self._state = pathlib.Path(state_dir).resolve()
         self._base_port = base_port
@@ -72,6 +75,7 @@ class Cloud:
         self._token_seconds = token_seconds
         self._one_process = broker.server_program() is None if one_process is None else one_process
         self._kept = pathlib.Path(kept_dir)
+        self._companions = companions
         self._settings = None
         self._processes = None
         self._state_lock = None
@@ -91,6 +95,10 @@ class Cloud:
     def log_dir(self):
         """The folder with every service's log (``.log``) and output (``.out``)."""
         return self._state / "log"
+
+    def log_of(self, service):
+        """The log file of one of Nova's services, by its name, also where all are one process."""
+        return self.log_dir / ("nova.log" if self._settings.one_process else service + ".log")
 
     @property
     def state_dir(self):
@@ -207,6 +215,10 @@ class Cloud:
             self._say("one process for all of Nova, with the host %s alone" % hosts[0].name)
         else:
             broker.start(config, self._processes)
+        for companion in self._companions:
+            self._processes.start(companion.name, companion.command)
+            self._processes.wait_until(companion.name, companion.is_ready)
+            self._say(companion.name)
         migrated = databases.prepare(config, self._processes, self._kept)
         self._say("databases migrated" if migrated else "databases from an earlier start")
         self._start_plain_services()

@@ -46,6 +46,18 @@ class ComputeHost:
 
 
 @dataclasses.dataclass
+class Companion:
+    """A program that is started before Nova and stopped with the cloud.
+
+    ``is_ready`` is called until it says yes.
+    """
+
+    name: str
+    command: list
+    is_ready: typing.Callable[[], bool]
+
+
+@dataclasses.dataclass
 class Settings:
     """Where one cloud lives and how its parts reach each other."""
 

@@ -1,0 +1,78 @@
+"""The cloud of the demonstration and of the end-to-end tests: Hyper-V hosts, one of them guarded.
+
+Stock programs with this project's filter and driver, over a simulated Windows (tests/hyperv).
+"""
+import json
+import pathlib
+import shutil
+import sys
+import tempfile
+
+from tests.cloud import Cloud, Companion, ComputeHost
+from tests.hyperv import guardian, key_protector
+from tests.hyperv.fabric_client import FabricClient
+
+FABRIC = "Fabric"
+GUARDED, UNGUARDED, OLD = "hv-guarded", "hv-unguarded", "hv-2012r2"
+HOSTS = [
+    {"name": GUARDED, "version": "10.0.17763", "fabric": FABRIC},
+    {"name": UNGUARDED, "version": "10.0.17763", "fabric": FABRIC, "guarded": False},
+    {"name": OLD, "version": "6.3.9600"},
+]
+AGGREGATE = "guarded-hosts"
+# What Glance takes for a VHD; the simulated host asks no more of it.
+IMAGE = b"conectix" + bytes(512)
+
+
+class GuardedCloud(Cloud):
+    """Keystone, Barbican, Glance, Placement, Nova; three hosts, and the fabric they live in.
+
+    ``fabric`` asks the simulated hosts what they did.
+    """
+
+    def __init__(self, state_dir, **options):
+        """Take the parameters of Cloud."""
+        # A socket's path is short by nature; the state folder's may be long.
+        self._fabric_dir = pathlib.Path(tempfile.mkdtemp(prefix="fabric-"))
+        self._socket = self._fabric_dir / "socket"
+        config = self._fabric_dir / "fabric.json"
+        config.write_text(json.dumps({"fabrics": [FABRIC], "hosts": HOSTS}))
+        self.fabric = FabricClient(str(self._socket))
+        repository = pathlib.Path(__file__).resolve().parent.parent.parent
+        fabric_process = Companion(
+            "hyperv-fabric",
+            [sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv.pop(1));"
+             "from tests.hyperv import fabric_process; sys.exit(fabric_process.main())",
+             repository, "--socket", self._socket, "--config", config], self._socket.exists)
+        hosts = [ComputeHost(
+            host["name"],
+            environment={"SIMULATED_HYPERV_SOCKET": str(self._socket),
+                         "SIMULATED_HYPERV_HOST": host["name"]},
+            conf={"vtpm_compute": {"fabric_guardian": FABRIC}}) for host in HOSTS]
+        super().__init__(state_dir, compute_hosts=hosts, companions=[fabric_process], **options)
+
+    def start(self):
+        """Start it, with the guarded host in an aggregate of its fabric."""
+        super().start()
+        try:
+            self.create_aggregate(AGGREGATE, [GUARDED], {"hgs_fabric": "contoso"})
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self):
+        """Stop it, and the fabric."""
+        super().stop()
+        shutil.rmtree(self._fabric_dir, ignore_errors=True)
+
+    def protector_made_at_home(self, owner="Contoso"):
+        """What a tenant makes on a machine of their own: an owner, and this fabric's guardian.
+
+        :returns: the protector's bytes; the owner's private keys are never in the cloud
+        """
+        fabric = guardian.Guardian.from_metadata(self.fabric.metadata(FABRIC), FABRIC)
+        return key_protector.make_protector(guardian.Guardian.generate(owner), [fabric])
+
+    def virtual_machines(self):
+        """Those of all hosts that can have any: {host: [VM as fabric.virtual_machines says]}."""
+        return {name: self.fabric.virtual_machines(name) for name in self.compute_host_names}
