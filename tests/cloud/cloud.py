@@ -200,6 +200,15 @@ class Cloud:
         except processes.ProcessFailure as failure:
             raise CloudFailure(str(failure)) from failure
 
+    def stop_api(self, service):
+        """Stop Keystone, Barbican, Placement or Glance, as if it had failed."""
+        self._processes.stop_one(service)
+
+    def start_api(self, service):
+        """Start one that was stopped and return when it answers."""
+        self._start_api(service)
+        self._wait_for_answer(service)
+
     def _start(self):
         self._take_state_folder()
         hosts = self._hosts[:1] if self._one_process else self._hosts

@@ -1,0 +1,120 @@
+"""One cloud for all end-to-end tests, and what they all need of it."""
+
+import pathlib
+
+import pytest
+
+from tests.cloud import guarded_cloud
+from tests.e2e import secrets_in_logs
+
+STATE = pathlib.Path(__file__).resolve().parent.parent.parent / ".cloud" / "e2e"
+
+
+class Tenant:
+    """What the tests do with the cloud, and a tidy end: no test leaves a server or a VM."""
+
+    def __init__(self, cloud):
+        self.cloud = cloud
+        self.admin, self.alice = cloud.client("admin"), cloud.client("alice")
+        self.clients = {"admin": self.admin, "alice": self.alice,
+                        "bob": cloud.client("bob"), "carol": cloud.client("carol")}
+        self.plain_flavor = self.admin.create_flavor("plain")
+        self.protector = cloud.protector_made_at_home()
+        self.payloads = []
+        self.servers = []
+        self._count = 0
+
+    def name(self, kind):
+        """A name that nothing has yet."""
+        self._count += 1
+        return "%s-%d" % (kind, self._count)
+
+    def store(self, *payloads, user="alice"):
+        """Secrets in Barbican; returns the value of os_vtpm_keys."""
+        self.payloads += payloads
+        return ",".join(self.clients[user].store_secret(self.name("secret"), payload)
+                        for payload in payloads)
+
+    def image(self, user="alice", **properties):
+        """An image with these properties."""
+        return self.clients[user].upload_image(
+            self.name("image"), guarded_cloud.IMAGE, dict(os_type="windows", **properties))
+
+    def vtpm_image(self, user="alice", **properties):
+        """An image that requires a vTPM, of Generation 2 unless the properties say otherwise."""
+        return self.image(user, **dict(
+            {"os_vtpm": "required", "hw_machine_type": "hyperv-gen2"}, **properties))
+
+    def flavor(self, **extra_specs):
+        """A flavor; ``os_vtpm`` stands for ``os:vtpm``."""
+        return self.admin.create_flavor(self.name("flavor"), {
+            key.replace("_", ":", 1): value for key, value in extra_specs.items()})
+
+    def boot(self, image, flavor=None, user="alice", **attributes):
+        """A server, when it is ACTIVE or in ERROR."""
+        server = self.clients[user].boot(
+            self.name("server"), image, flavor or self.plain_flavor, **attributes)
+        self.servers.append(server.id)
+        return server
+
+    def boot_active(self, *arguments, **keywords):
+        """A server that must become ACTIVE, and its VM on the guarded host."""
+        server = self.boot(*arguments, **keywords)
+        assert server.status == "ACTIVE", self.admin.fault(server.id)
+        return server, self.machine(server)
+
+    def fault(self, *arguments, user="alice", **keywords):
+        """The fault that the user reads of a server that must fail; no VM may stay behind."""
+        server = self.boot(*arguments, user=user, **keywords)
+        assert server.status == "ERROR"
+        message = self.clients[user].fault(server.id)
+        assert self.machines() == []
+        self.assert_no_strange_guardian()
+        return message
+
+    def machine(self, server):
+        """The VM of a server, as the simulated host describes it."""
+        name = self.admin.server(server.id).instance_name
+        return self.cloud.fabric.virtual_machine(guarded_cloud.GUARDED, name)
+
+    def machines(self):
+        """All VMs on all hosts."""
+        return [one for host in self.cloud.virtual_machines().values() for one in host]
+
+    def assert_no_strange_guardian(self):
+        """The guarded host's store holds what it held at the beginning."""
+        assert [(one["name"], one["has_private_keys"]) for one in self.cloud.fabric.guardians(
+            guarded_cloud.GUARDED)] == [(guarded_cloud.FABRIC, False)]
+
+    def tidy(self):
+        """Delete the servers of a test, and what it broke."""
+        self.cloud.fabric.clear_faults(guarded_cloud.GUARDED)
+        self.cloud.fabric.set_attestation(guarded_cloud.GUARDED, 100)
+        for server in self.servers:
+            self.admin.delete_server(server)
+        self.servers = []
+        assert self.machines() == []
+        self.assert_no_strange_guardian()
+
+
+@pytest.fixture(scope="session")
+def running_cloud():
+    """The cloud; started once."""
+    with guarded_cloud.GuardedCloud(STATE) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="session")
+def everything(running_cloud):
+    """The one Tenant; at the end no log may hold a byte of what it stored."""
+    tenant = Tenant(running_cloud)
+    yield tenant
+    # Here too, so that it holds for whatever tests ran.
+    secrets_in_logs.assert_none(running_cloud, tenant.payloads)
+
+
+@pytest.fixture
+def tenant(everything):
+    """The Tenant of one test."""
+    yield everything
+    everything.tidy()
