@@ -1,0 +1,218 @@
+"""Several simulated hosts and their guarded fabrics, and what tests ask about them.
+
+:class:`Fabric` is the whole simulation in one object. Its methods below "Asking and changing"
+are those of :class:`tests.hyperv.fabric_client.FabricClient` too: they take and give plain values.
+"""
+import functools
+
+from tests.hyperv import cim, guest_state, host, key_protector, native
+from tests.hyperv.guarded_fabric import PASSED, GuardedFabric
+
+
+def _locked(method):
+    @functools.wraps(method)
+    def call(self, *arguments, **keywords):
+        with self._lock:
+            return method(self, *arguments, **keywords)
+    return call
+
+
+class Fabric:
+    """The simulation.
+
+    :param config: {"fabrics": [name], "hosts": [{"name", "version", "fabric", "guarded",
+        "attestation_status", "guardians", "processors", "memory_mb"}]}; of a host, only the name
+        is needed. ``fabric`` names the HGS it belongs to, ``guardians`` further fabrics whose
+        public guardians are in its store, ``guarded`` false lets attestation fail.
+    """
+
+    def __init__(self, config):
+        self._lock = native.module("threading").RLock()
+        self._fabrics, self._hosts = {}, {}
+        for name in config.get("fabrics", ()):
+            self._fabrics[name] = GuardedFabric(name)
+        for entry in config.get("hosts", ()):
+            self.add_host(**entry)
+
+    def add_host(self, name, version=host.SERVER_2019, fabric=None, guarded=True,
+                 attestation_status=None, guardians=(), processors=8, memory_mb=32768):
+        """Add a host; parameters: see the class.
+
+        :raises KeyError: a fabric that is not in the configuration
+        """
+        if attestation_status is None:
+            attestation_status = PASSED if guarded else _INSECURE_CONFIGURATION
+        added = host.Host(name, version, self._fabrics[fabric] if fabric else None,
+                          attestation_status, processors, memory_mb)
+        for other in guardians:
+            if other != fabric:
+                added.hgs_client.add(self._fabrics[other].guardian)
+        self._hosts[name.lower()] = added
+        return added
+
+    def host(self, name):
+        """The :class:`tests.hyperv.host.Host`, for tests in this process.
+
+        :raises KeyError: there is none
+        """
+        return self._hosts[name.lower()]
+
+    def require_host(self, name):
+        """:raises cim.Error: no host has this computer name"""
+        if name.lower() not in self._hosts:
+            raise cim.error("FAILED", "The RPC server is unavailable: " + name)
+
+    @_locked
+    def call_repository(self, host_name, method, *arguments):
+        """What ``mi`` sessions call: a method of the host's repository."""
+        self.require_host(host_name)
+        return getattr(self.host(host_name).repository, method)(*arguments)
+
+    # Asking and changing.
+
+    def hosts(self):
+        """[{"name", "version", "fabric", "attestation_status"}] of all hosts."""
+        return [{"name": h.name, "version": h.windows_version,
+                 "fabric": h.hgs_client.fabric.name
+                 if h.hgs_client and h.hgs_client.fabric else None,
+                 "attestation_status": h.hgs_client.attestation_status if h.hgs_client else None}
+                for h in self._hosts.values()]
+
+    @_locked
+    def virtual_machines(self, host_name):
+        """The VMs of a host.
+
+        :returns: [{"name", "id", "planned", "state" (EnabledState), "generation", "secure_boot",
+            "security" ({property: bool}, {} without), "key_protector" (bytes),
+            "guardians" ([{"thumbprint", "name", "is_owner"}]), "tpm_initialized",
+            "guest_state_file", "notes"}]
+        """
+        return [self._describe(machine, self.host(host_name))
+                for machine in self.host(host_name).management.machines.values()]
+
+    def virtual_machine(self, host_name, vm_name):
+        """One of :meth:`virtual_machines`.
+
+        :raises KeyError: there is none
+        """
+        for found in self.virtual_machines(host_name):
+            if found["name"] == vm_name:
+                return found
+        raise KeyError(vm_name)
+
+    @_locked
+    def guardians(self, host_name):
+        """The guardian store: [{"name", "thumbprint", "has_private_keys"}]."""
+        client = self.host(host_name).hgs_client
+        return [{"name": g.name, "thumbprint": g.thumbprint,
+                 "has_private_keys": g.signing_key is not None}
+                for g in (client.guardians() if client else ())]
+
+    @_locked
+    def calls(self, host_name, pattern="*"):
+        """The method calls a host got: [(class, method, parameters as text, return value)].
+
+        :param pattern: for ``Class.Method``, as in file names
+        """
+        return [(class_name, method, {k: _shown(v) for k, v in parameters.items()}, result)
+                for class_name, method, parameters, result
+                in self.host(host_name).repository.calls.entries(pattern)]
+
+    @_locked
+    def clear_calls(self, host_name):
+        self.host(host_name).repository.calls.clear()
+
+    @_locked
+    def set_attestation(self, host_name, status):
+        """Change AttestationStatus: 100 passed, 301 not authorised, 303 insecure, ..."""
+        self.host(host_name).hgs_client.attestation_status = status
+
+    def set_guarded(self, host_name, guarded):
+        """Let the host pass attestation, or fail it for an insecure configuration."""
+        self.set_attestation(host_name, PASSED if guarded else _INSECURE_CONFIGURATION)
+
+    @_locked
+    def remove_guardian(self, host_name, name):
+        """Take a guardian out of a host's store, behind the back of every driver."""
+        self.host(host_name).hgs_client.remove(name)
+
+    def metadata(self, fabric_name):
+        """The guardian metadata a tenant downloads from the fabric: XML bytes."""
+        return self._fabrics[fabric_name].metadata()
+
+    def fabric_thumbprint(self, fabric_name):
+        """SHA-256 of the fabric guardian's encryption certificate, hexadecimal."""
+        return self._fabrics[fabric_name].guardian.thumbprint
+
+    @_locked
+    def write_tpm(self, host_name, vm_name, name, value):
+        """As the guest: keep a secret in the TPM of a running VM.
+
+        :param value: bytes
+        :raises KeyError: no such VM
+        :raises ValueError: it does not run, or has no TPM
+        """
+        self._tpm(host_name, vm_name).write(name, value)
+
+    @_locked
+    def read_tpm(self, host_name, vm_name, name):
+        """As the guest: the secret (bytes), or None where the TPM does not hold it.
+
+        :raises KeyError: no such VM
+        :raises ValueError: it does not run, or has no TPM
+        """
+        return self._tpm(host_name, vm_name).secrets.get(name)
+
+    @_locked
+    def add_fault(self, host_name, pattern, **keywords):
+        """See :meth:`tests.hyperv.faults.Faults.add`."""
+        self.host(host_name).faults.add(pattern, **keywords)
+
+    @_locked
+    def clear_faults(self, host_name):
+        self.host(host_name).faults.clear()
+
+    def _tpm(self, host_name, vm_name):
+        machine = self.host(host_name).management.machine_named(vm_name)
+        if machine.tpm is None:
+            raise ValueError("%s does not run with a TPM" % vm_name)
+        return machine.tpm
+
+    def _describe(self, machine, on):
+        settings, security = machine.settings, machine.security_settings
+        initialized = machine.generation == 2 and not guest_state.is_empty(
+            machine.guest_state_file)
+        return {
+            "name": machine.name, "id": machine.identifier, "state": machine.state,
+            "planned": machine.imported_from is not None, "generation": machine.generation,
+            "secure_boot": bool(settings["SecureBootEnabled"]),
+            "notes": list(settings["Notes"] or ()),
+            "security": {k: v for k, v in security.values.items() if isinstance(v, bool)}
+            if security else {},
+            "key_protector": machine.key_protector,
+            "guardians": self._guardians_of(machine.key_protector, on),
+            "tpm_initialized": initialized,
+            "guest_state_file": str(machine.guest_state_file) if machine.generation == 2 else None}
+
+    @staticmethod
+    def _guardians_of(protector, on):
+        if len(protector) <= 4:
+            return []
+        described = []
+        for wrapping in key_protector.read(protector):
+            known = on.hgs_client.guardian_with(wrapping.encryption_certificate)
+            described.append({
+                "thumbprint": wrapping.thumbprint, "is_owner": wrapping.is_owner,
+                "name": known.name if known else None})
+        return described
+
+
+_INSECURE_CONFIGURATION = 303
+
+
+def _shown(value):
+    if isinstance(value, cim.Instance):
+        return value.get_path() or value.get_class_name()
+    if isinstance(value, tuple) and value and isinstance(value[0], cim.Instance):
+        return [_shown(item) for item in value]
+    return value

@@ -1,0 +1,60 @@
+"""Asks a fabric process what its hosts do, and changes what tests need changed."""
+from tests.hyperv.connection import Channels
+
+
+class FabricClient:
+    """The inspection methods of :class:`tests.hyperv.fabric.Fabric`, over its socket.
+
+    :param socket_path: of the fabric process
+    """
+
+    def __init__(self, socket_path):
+        self._channels = Channels(socket_path)
+
+    def hosts(self):
+        return self._call("hosts")
+
+    def virtual_machines(self, host_name):
+        return self._call("virtual_machines", host_name)
+
+    def virtual_machine(self, host_name, vm_name):
+        return self._call("virtual_machine", host_name, vm_name)
+
+    def guardians(self, host_name):
+        return self._call("guardians", host_name)
+
+    def calls(self, host_name, pattern="*"):
+        return self._call("calls", host_name, pattern)
+
+    def clear_calls(self, host_name):
+        return self._call("clear_calls", host_name)
+
+    def set_attestation(self, host_name, status):
+        return self._call("set_attestation", host_name, status)
+
+    def set_guarded(self, host_name, guarded):
+        return self._call("set_guarded", host_name, guarded)
+
+    def remove_guardian(self, host_name, name):
+        return self._call("remove_guardian", host_name, name)
+
+    def metadata(self, fabric_name):
+        return self._call("metadata", fabric_name)
+
+    def fabric_thumbprint(self, fabric_name):
+        return self._call("fabric_thumbprint", fabric_name)
+
+    def write_tpm(self, host_name, vm_name, name, value):
+        return self._call("write_tpm", host_name, vm_name, name, value)
+
+    def read_tpm(self, host_name, vm_name, name):
+        return self._call("read_tpm", host_name, vm_name, name)
+
+    def add_fault(self, host_name, pattern, **keywords):
+        return self._call("add_fault", host_name, pattern, keywords)
+
+    def clear_faults(self, host_name):
+        return self._call("clear_faults", host_name)
+
+    def _call(self, method, *arguments):
+        return self._channels.call("fabric", method, *arguments)

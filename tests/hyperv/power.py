@@ -1,0 +1,135 @@
+"""Starting and stopping VMs: Msvm_ComputerSystem.RequestStateChange, Msvm_ShutdownComponent.
+
+A start with a TPM unwraps the key protector, opens the guest state with the transport key, stores
+a protector with a new transport key and keeps it as the last known good one.
+
+Source: Microsoft Learn, "RequestStateChange method of the Msvm_ComputerSystem class",
+"Msvm_ShutdownComponent class"; [MS-KPS] RollTransportKey; the words: "Troubleshoot the Host
+Guardian Service".
+"""
+import os
+
+from tests.hyperv import guest_state, jobs, key_protector
+from tests.hyperv.guarded_fabric import NotAttested
+from tests.hyperv.virtual_machine import OFF, PAUSED, RUNNING, SAVED
+
+V2 = "root/virtualization/v2"
+
+_REBOOT, _RESET = 10, 11
+
+# {requested state: (states it is allowed in, state after it)}
+_TRANSITIONS = {
+    RUNNING: ((OFF, SAVED, PAUSED), RUNNING),
+    OFF: ((RUNNING, SAVED, PAUSED), OFF),
+    4: ((RUNNING,), OFF),
+    SAVED: ((RUNNING, PAUSED), SAVED),
+    PAUSED: ((RUNNING,), PAUSED),
+    _REBOOT: ((RUNNING,), RUNNING),
+    _RESET: ((RUNNING, PAUSED), RUNNING)}
+
+CANNOT_UNWRAP = (
+    "The key protector for the virtual machine '%s' could not be unwrapped. HostGuardianService "
+    "returned: One or more arguments are invalid (0x80070057). Details are included in the "
+    "HostGuardianService-Client event log.")
+# The words are not recorded anywhere public [assumption words-of-a-wrong-tpm-key].
+WRONG_TPM_KEY = (
+    "The virtual TPM of the virtual machine '%s' could not be started: The computed "
+    "authentication tag did not match the input authentication tag. (0xC000A002)")
+
+
+class Power:
+    """The power states of one host's VMs.
+
+    :param hgs_client: the host's :class:`tests.hyperv.hgs_client.HgsClient`, or None before 2016
+    """
+
+    def __init__(self, repository, job_factory, machines, hgs_client):
+        self._repository, self._jobs, self._machines = repository, job_factory, machines
+        self._hgs_client = hgs_client
+        repository.provide(V2, "CIM_EnabledLogicalElement", {"RequestStateChange": self._request})
+        repository.provide(V2, "Msvm_ShutdownComponent", {
+            "InitiateShutdown": self._shut_down, "InitiateReboot": self._reboot})
+
+    def _request(self, system, RequestedState=None, TimeoutPeriod=None):  # noqa: N803
+        machine = self._machines.machine_of(system)
+        allowed, after = _TRANSITIONS.get(RequestedState, ((), None))
+        if machine.imported_from is not None or machine.state not in allowed:
+            return jobs.INVALID_STATE
+        try:
+            self._change(machine, after)
+        except jobs.JobFailure as failure:
+            return self._jobs.failed("RequestStateChange", failure, system)
+        return self._jobs.done("RequestStateChange", system)
+
+    def _change(self, machine, after):
+        if after == RUNNING and machine.state in (OFF, SAVED) and machine.tpm_enabled:
+            self._start_tpm(machine)
+        if after in (OFF, SAVED):
+            machine.tpm = None
+        machine.change_state(after)
+        components = self._repository.instances(
+            V2, "Msvm_ShutdownComponent", SystemName=machine.identifier)
+        if after == RUNNING and not components:
+            self._repository.add(
+                V2, "Msvm_ShutdownComponent", CreationClassName="Msvm_ShutdownComponent",
+                DeviceID="Microsoft:" + machine.identifier, EnabledState=2,
+                SystemCreationClassName="Msvm_ComputerSystem", SystemName=machine.identifier)
+        elif after != RUNNING:
+            for component in components:
+                self._repository.remove(component)
+
+    def _shut_down(self, component, Force=None, Reason=None):  # noqa: N803
+        # The guest obeys at once [assumption guest-obeys].
+        self._change(self._machines.machines[component["SystemName"]], OFF)
+        return 0
+
+    def _reboot(self, component, Force=None, Reason=None):  # noqa: N803
+        return 0
+
+    def _start_tpm(self, machine):
+        try:
+            ingress, rolled, egress = self._unwrap(machine.key_protector)
+        except (NotAttested, key_protector.CannotUnwrap, key_protector.InvalidProtector):
+            raise jobs.JobFailure(CANNOT_UNWRAP % machine.name) from None
+        try:
+            secrets = guest_state.read(machine.guest_state_file, ingress)
+        except guest_state.WrongKey:
+            raise jobs.JobFailure(WRONG_TPM_KEY % machine.name) from None
+        if not secrets:
+            # What a real TPM has from its making: a seed that is its identity.
+            secrets = {"endorsement seed": os.urandom(16)}
+        guest_state.write(machine.guest_state_file, egress, secrets)
+        machine.key_protector = machine.last_known_good = rolled
+        machine.tpm = Tpm(machine.guest_state_file, egress, secrets)
+        machine.save()
+
+    def _unwrap(self, protector):
+        """(transport key, new protector, its transport key)."""
+        client = self._hgs_client
+        if client.fabric is not None:
+            return client.fabric.roll_transport_key(protector, client.attestation_status)
+        # In local mode the guardians of the host's own store unwrap.
+        for guardian in client.guardians():
+            if guardian.encryption_key is None or guardian.signing_key is None:
+                continue
+            try:
+                ingress = key_protector.unwrap(protector, [guardian.encryption_key])
+            except key_protector.CannotUnwrap:
+                continue
+            return (ingress,) + key_protector.roll(protector, guardian)
+        raise key_protector.CannotUnwrap("no local guardian fits")
+
+
+class Tpm:
+    """A running VM's TPM, as its guest uses it.
+
+    :ivar secrets: what is in it; {name: bytes}
+    """
+
+    def __init__(self, path, transport_key, secrets):
+        self._path, self._transport_key = path, transport_key
+        self.secrets = secrets
+
+    def write(self, name, value):
+        self.secrets[name] = value
+        guest_state.write(self._path, self._transport_key, self.secrets)

@@ -1,0 +1,234 @@
+"""The CIM repository of one computer: namespaces, classes, instances, method providers."""
+import fnmatch
+import xml.etree.ElementTree as ElementTree
+
+from tests.hyperv import cim, schema, wql
+
+
+class Repository:
+    """What a WMI connection to one computer reads and calls.
+
+    :param computer_name: goes into the path of every instance
+    :param windows_version: decides which namespaces and classes there are
+    """
+
+    def __init__(self, computer_name, windows_version):
+        self.computer_name = computer_name
+        self._classes = schema.load_namespaces(windows_version)
+        self._instances = {namespace: {} for namespace in self._classes}
+        self._providers = {}
+        self._subscriptions = []
+        self.calls = CallLog()
+        self.intercept = None
+
+    # Filling it.
+
+    def provide(self, namespace, class_name, methods):
+        """Register the functions behind the methods of a class.
+
+        :param methods: {method name: function}; called with the target (an instance, or the class
+            of a static method) and the in-parameters as keywords; returns the out-parameters as
+            a dictionary, or the ReturnValue alone
+        """
+        for method, function in methods.items():
+            self.find_class(namespace, class_name).find_method(method)
+            self._providers[(_normal(namespace), class_name.lower(), method)] = function
+
+    def new(self, namespace, class_name, **values):
+        """An instance that is not stored: no path, as an embedded one."""
+        return cim.Instance(self.find_class(namespace, class_name), "", values)
+
+    def add(self, namespace, class_name, **values):
+        """Store a new instance and return it."""
+        instance = cim.Instance(
+            self.find_class(namespace, class_name), self.computer_name, values)
+        self.store(instance)
+        return instance
+
+    def store(self, instance):
+        instance.server = self.computer_name
+        self._instances[_normal(instance.cls.namespace)][instance.key()] = instance
+
+    def remove(self, instance):
+        self._instances[_normal(instance.cls.namespace)].pop(instance.key(), None)
+
+    # Reading it.
+
+    def find_class(self, namespace, name):
+        """:raises cim.Error: INVALID_NAMESPACE, INVALID_CLASS"""
+        namespace = _normal(namespace)
+        if namespace not in self._classes:
+            raise cim.error("INVALID_NAMESPACE", "Invalid namespace: " + namespace)
+        try:
+            return self._classes[namespace][name.lower()]
+        except KeyError:
+            raise cim.error("INVALID_CLASS", "Invalid class: %s:%s" % (namespace, name)) from None
+
+    def instances(self, namespace, class_name, **wanted):
+        """The stored instances of a class and its children, with these property values."""
+        name = self.find_class(namespace, class_name).name
+        return [instance for instance in list(self._instances[_normal(namespace)].values())
+                if name in instance.cls.lineage
+                and all(instance[prop] == value for prop, value in wanted.items())]
+
+    def stored(self, instance):
+        """The stored instance with the keys of this one.
+
+        :raises cim.Error: NOT_FOUND
+        """
+        found = self._instances[_normal(instance.cls.namespace)].get(instance.key())
+        if found is None:
+            raise cim.error("NOT_FOUND", "Not found: %s" % (
+                instance.get_path() or str(instance.key())))
+        return found
+
+    def query(self, namespace, text):
+        """Copies of the instances a WQL query selects.
+
+        :raises cim.Error: INVALID_QUERY, INVALID_CLASS, INVALID_NAMESPACE, NO_SUCH_PROPERTY
+        """
+        query = wql.Query(text)
+        cls = self.find_class(namespace, query.class_name)
+        probe = cim.Instance(cls)
+        for field in query.fields:
+            if not field.startswith("__"):
+                probe.name_of(field)
+        return [instance.clone() for instance in self.instances(namespace, query.class_name)
+                if query.matches(instance)]
+
+    def get(self, instance):
+        return self.stored(instance).clone()
+
+    def associators(self, namespace, instance, association_class, result_class):
+        """The instances tied to one by an association (a class that holds two references)."""
+        path, found = instance.get_path().lower(), []
+        for candidate in list(self._instances[_normal(namespace)].values()):
+            references = [value for value in candidate.values.values()
+                          if isinstance(value, cim.Instance)]
+            paths = [reference.get_path().lower() for reference in references]
+            if len(references) != 2 or path not in paths:
+                continue
+            if association_class and not candidate.is_a(association_class):
+                continue
+            other = references[1 - paths.index(path)]
+            if not result_class or other.is_a(result_class):
+                found.append(self.get(other))
+        return found
+
+    # Changing it.
+
+    def invoke(self, target, method, parameters):
+        """Call a method and return its out-parameters.
+
+        :param target: an instance, or the class for a static method
+        :param parameters: an instance without class, or None
+        :raises cim.Error: whatever WMI refuses before a provider sees the call
+        """
+        cls = target if isinstance(target, cim.Class) else target.cls
+        name, declared = cls.find_method(method)
+        provider = self._provider(cls, name)
+        values = dict(parameters.values) if parameters else {}
+        unknown = set(values) - {p.name for p in declared if p.direction == "in"}
+        if unknown:
+            raise cim.error("INVALID_PARAMETER", "%s has no parameter %s" % (name, unknown))
+        stored = target if isinstance(target, cim.Class) else self.stored(target)
+        result = self.intercept(cls.name, name) if self.intercept else None
+        if result is None:
+            result = provider(stored, **values)
+        result = dict(result) if isinstance(result, dict) else {"ReturnValue": result}
+        self.calls.add(cls.name, name, values, result.get("ReturnValue", 0))
+        answer = cim.Instance(None)
+        for parameter in declared:
+            if parameter.direction == "out":
+                answer.add_element(
+                    parameter.name, parameter.type, _sent(result.pop(parameter.name, None)))
+        answer.add_element("ReturnValue", cim.CimType("uint32"), result.pop("ReturnValue", 0))
+        if result:
+            raise AssertionError("%s.%s gave undeclared %s" % (cls.name, name, sorted(result)))
+        return answer
+
+    def _provider(self, cls, method):
+        for name in cls.lineage:
+            function = self._providers.get((_normal(cls.namespace), name.lower(), method))
+            if function:
+                return function
+        raise cim.error("METHOD_NOT_AVAILABLE", "%s.%s is not simulated" % (cls.name, method))
+
+    def embedded(self, namespace, text, class_name):
+        """The instance written in a text, as ``GetText_(1)`` gives it.
+
+        :raises cim.Error: INVALID_PARAMETER, TYPE_MISMATCH, NO_SUCH_PROPERTY
+        """
+        try:
+            root = ElementTree.fromstring(text or "")
+            cls = self.find_class(namespace, root.get("CLASSNAME") or "")
+        except ElementTree.ParseError as fault:
+            raise cim.error("INVALID_PARAMETER", "not an instance: %s" % fault) from None
+        if class_name not in cls.lineage:
+            raise cim.error("TYPE_MISMATCH", "%s is not a %s" % (cls.name, class_name))
+        instance = cim.Instance(cls)
+        for element in root:
+            name = instance.name_of(element.get("NAME"))
+            values = [value.text or "" for value in element.iter("VALUE")]
+            if cim.TYPE_NAMES[instance.types[name].code & ~cim.ARRAY] == "boolean":
+                values = [value.lower() == "true" for value in values]
+            array = instance.types[name].code & cim.ARRAY
+            instance[name] = values if array else (values[0] if values else None)
+        return instance
+
+    # Events.
+
+    def subscribe(self, namespace, text, deliver):
+        """Deliver changes that an event query selects until the result's function is called.
+
+        :param deliver: called with (instance after, instance before); must not block
+        """
+        query = wql.Query(text)
+        self.find_class(namespace, query.target_class() or "")
+        entry = (query, deliver)
+        self._subscriptions.append(entry)
+
+        def cancel():
+            if entry in self._subscriptions:
+                self._subscriptions.remove(entry)
+        return cancel
+
+    def changed(self, instance, before):
+        """Tell the subscribers that an instance is not what it was.
+
+        Events come at once, not after the query's WITHIN interval [assumption events-at-once].
+        """
+        for query, deliver in list(self._subscriptions):
+            if instance.is_a(query.target_class()) and query.matches(instance, before):
+                deliver(instance.clone(), before)
+
+
+class CallLog:
+    """Every method call of a computer, in order: (class, method, parameters, return value)."""
+
+    def __init__(self):
+        self._entries = []
+
+    def add(self, class_name, method, parameters, return_value):
+        self._entries.append((class_name, method, parameters, return_value))
+
+    def entries(self, pattern="*"):
+        """The calls whose ``Class.Method`` matches a pattern such as ``*.SetKeyProtector``."""
+        return [entry for entry in self._entries
+                if fnmatch.fnmatchcase("%s.%s" % entry[:2], pattern)]
+
+    def clear(self):
+        self._entries.clear()
+
+
+def _normal(namespace):
+    return namespace.lower().replace("\\", "/")
+
+
+def _sent(value):
+    """Out-parameters hold references or copies, never what is stored."""
+    if isinstance(value, cim.Instance):
+        return value.clone()
+    if isinstance(value, (list, tuple)):
+        return [_sent(item) for item in value]
+    return value

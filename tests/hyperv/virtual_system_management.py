@@ -1,0 +1,339 @@
+"""Msvm_VirtualSystemManagementService: defining, changing, importing, destroying VMs.
+
+Source: Microsoft Learn, "Msvm_VirtualSystemManagementService class" and its methods.
+"""
+import os
+import pathlib
+import shutil
+import uuid
+
+from tests.hyperv import cim, jobs
+from tests.hyperv.virtual_machine import OFF, VirtualMachine
+
+V2 = "root/virtualization/v2"
+
+REALIZED, PLANNED = "Microsoft:Hyper-V:System:Realized", "Microsoft:Hyper-V:System:Planned"
+
+SCSI_CONTROLLER = "Microsoft:Hyper-V:Synthetic SCSI Controller"
+IDE_CONTROLLER = "Microsoft:Hyper-V:Emulated IDE Controller"
+DISK_DRIVE = "Microsoft:Hyper-V:Synthetic Disk Drive"
+DVD_DRIVE = "Microsoft:Hyper-V:Synthetic DVD Drive"
+PHYSICAL_DISK = "Microsoft:Hyper-V:Physical Disk Drive"
+HARD_DISK = "Microsoft:Hyper-V:Virtual Hard Disk"
+DVD_DISK = "Microsoft:Hyper-V:Virtual CD/DVD Disk"
+SERIAL_PORT = "Microsoft:Hyper-V:Serial Port"
+ETHERNET_PORT = "Microsoft:Hyper-V:Synthetic Ethernet Port"
+
+# Identifiers of the Secure Boot templates. Source: Microsoft Learn, "Set-VMFirmware".
+SECURE_BOOT_TEMPLATES = {
+    "MicrosoftWindows": "1734c6e8-3154-4dda-ba5f-a874cc483422",
+    "MicrosoftUEFICertificateAuthority": "272e7447-90a4-4563-a4b9-8e4ab00526ce"}
+
+TEMPLATE_FIXED = (
+    "Cannot modify the secure boot template ID property after the virtual TPM is initialized")
+
+_SYSTEM_SERVICE = "Msvm_VirtualSystemManagementService"
+_VERSIONS = (((10, 0, 20348), "10.0"), ((10, 0, 17763), "9.0"), ((10, 0, 14393), "8.0"),
+             ((6, 3), "5.0"), ((6, 2), "4.0"))
+
+
+class VirtualSystemManagement:
+    """The service and the machines it manages.
+
+    :param repository: that of the host
+    :param job_factory: :class:`jobs.Jobs`
+    :param windows_version: a tuple; decides the configuration version of new VMs
+    """
+
+    def __init__(self, repository, job_factory, windows_version):
+        self._repository, self._jobs = repository, job_factory
+        self._windows_version = windows_version
+        self.machines = {}
+        repository.add(V2, _SYSTEM_SERVICE, CreationClassName=_SYSTEM_SERVICE, Name="vmms",
+                       SystemCreationClassName="Msvm_ComputerSystem",
+                       SystemName=repository.computer_name)
+        for name, methods in (
+                (_SYSTEM_SERVICE, {
+                    "ImportSystemDefinition": self._import,
+                    "ValidatePlannedSystem": self._validate, "RealizePlannedSystem": self._realize,
+                    "ExportSystemDefinition": self._export,
+                    "GetSummaryInformation": self._summaries}),
+                ("CIM_VirtualSystemManagementService", {
+                    "DefineSystem": self._define, "DestroySystem": self._destroy,
+                    "AddResourceSettings": self._add_resources,
+                    "ModifyResourceSettings": self._modify_resources,
+                    "RemoveResourceSettings": self._remove_resources,
+                    "ModifySystemSettings": self._modify_system})):
+            repository.provide(V2, name, methods)
+        self._add_templates()
+
+    def machine_named(self, name):
+        """The machine with this ElementName.
+
+        :raises KeyError: there is none
+        """
+        for machine in self.machines.values():
+            if machine.name == name:
+                return machine
+        raise KeyError(name)
+
+    def machine_of(self, instance):
+        """The machine to which a computer system or setting data belongs.
+
+        :raises cim.Error: NOT_FOUND
+        """
+        stored = self._repository.stored(instance)
+        identifier = (stored["Name"] if "CIM_ComputerSystem" in stored.cls.lineage
+                      else stored["InstanceID"].split(":", 1)[1].split("\\")[0])
+        if identifier not in self.machines:
+            raise cim.error("NOT_FOUND", "No virtual machine has the id " + identifier)
+        return self.machines[identifier]
+
+    def _add_templates(self):
+        """The templates of new resources, whose InstanceID ends in ``\\Default``."""
+        for sub_type in (SCSI_CONTROLLER, IDE_CONTROLLER, DISK_DRIVE, DVD_DRIVE, PHYSICAL_DISK):
+            self._add_template("Msvm_ResourceAllocationSettingData", sub_type)
+        for sub_type in (HARD_DISK, DVD_DISK):
+            self._add_template("Msvm_StorageAllocationSettingData", sub_type)
+        self._add_template("Msvm_SyntheticEthernetPortSettingData", ETHERNET_PORT)
+        for name, identifier in SECURE_BOOT_TEMPLATES.items():
+            self._repository.add(
+                V2, "Msvm_VirtualSystemSettingData", ElementName=name,
+                InstanceID="Microsoft:Definition\\SecureBoot\\" + identifier,
+                VirtualSystemType="Microsoft:Hyper-V:SecureBootTemplate",
+                SecureBootTemplateId=identifier)
+
+    def _add_template(self, class_name, sub_type):
+        self._repository.add(V2, class_name, ResourceSubType=sub_type, HostResource=[],
+                             InstanceID="Microsoft:Definition\\%s\\Default" % _guid())
+
+    # DefineSystem and what belongs to a new machine.
+
+    def _define(self, service, ResourceSettings=None, ReferenceConfiguration=None,  # noqa: N803
+                SystemSettings=None):  # noqa: N803
+        given = self._repository.embedded(V2, SystemSettings, "Msvm_VirtualSystemSettingData")
+        if ReferenceConfiguration is not None or ResourceSettings:
+            return jobs.INVALID_PARAMETER  # neither is simulated
+        if not os.path.isabs(given["ConfigurationDataRoot"] or ""):
+            return jobs.INVALID_PARAMETER
+        identifier = _guid()
+        machine = VirtualMachine(self._repository, identifier)
+        self._complete_settings(given, identifier)
+        self._repository.store(given)
+        system = self._repository.add(
+            V2, "Msvm_ComputerSystem", Name=identifier, ElementName=given["ElementName"],
+            CreationClassName="Msvm_ComputerSystem", EnabledState=OFF, HealthState=5,
+            Caption="Virtual Machine", OperationalStatus=[2])
+        self._add_devices(identifier, machine.generation)
+        self.machines[identifier] = machine
+        machine.save()
+        return self._jobs.done("DefineSystem", ResultingSystem=system.reference())
+
+    def _complete_settings(self, given, identifier):
+        root = given["ConfigurationDataRoot"]
+        version = next(text for since, text in _VERSIONS if self._windows_version >= since)
+        for name, value in (
+                ("InstanceID", "Microsoft:" + identifier), ("VirtualSystemType", REALIZED),
+                ("VirtualSystemIdentifier", identifier), ("ConfigurationID", identifier),
+                ("Version", version), ("BootSourceOrder", [])):
+            given[name] = value
+        if not given["VirtualSystemSubType"]:
+            given["VirtualSystemSubType"] = "Microsoft:Hyper-V:SubType:1"
+        # Where guest state lies when nobody says so [assumption guest-state-place].
+        if given["GuestStateDataRoot"] is None:
+            given["GuestStateDataRoot"] = root
+        given["GuestStateFile"] = os.path.join("Virtual Machines", identifier + ".vmgs")
+
+    def _add_devices(self, identifier, generation):
+        prefix = "Microsoft:%s\\" % identifier
+        add = self._repository.add
+        add(V2, "Msvm_MemorySettingData", InstanceID=prefix + _guid(), VirtualQuantity=1024,
+            Reservation=1024, Limit=1048576, DynamicMemoryEnabled=False)
+        add(V2, "Msvm_ProcessorSettingData", InstanceID=prefix + _guid() + "\\0",
+            VirtualQuantity=1, Reservation=0, Limit=100000, Weight=100)
+        serial_class = ("Msvm_SerialPortSettingData" if self._windows_version >= (10, 0)
+                        else "Msvm_ResourceAllocationSettingData")
+        for number in (0, 1):
+            add(V2, serial_class, ResourceSubType=SERIAL_PORT, Connection=[""],
+                ElementName="COM %d" % (number + 1),
+                InstanceID="%s%s\\%d" % (prefix, _guid(), number))
+        if generation == 1:
+            for number in (0, 1):
+                add(V2, "Msvm_ResourceAllocationSettingData", ResourceSubType=IDE_CONTROLLER,
+                    Address=str(number), InstanceID="%s%s\\%d" % (prefix, _guid(), number))
+        elif self._windows_version >= (10, 0):
+            # Generation 1 has none here [assumption security-generation-2].
+            add(V2, "Msvm_SecuritySettingData", InstanceID=prefix + _guid(), TpmEnabled=False,
+                KsdEnabled=False, ShieldingRequested=False, DataProtectionRequested=False,
+                EncryptStateAndVmMigrationTraffic=False,
+                VirtualizationBasedSecurityOptOut=False, BindToHostTpm=False)
+
+    def _destroy(self, service, AffectedSystem=None):  # noqa: N803
+        machine = self.machine_of(AffectedSystem)
+        if machine.state not in (OFF, None):
+            return jobs.INVALID_STATE
+        if machine.imported_from is None:
+            machine.remove_files()
+        machine.forget()
+        del self.machines[machine.identifier]
+        return self._jobs.done("DestroySystem")
+
+    # Changing a machine.
+
+    def _modify_system(self, service, SystemSettings=None):  # noqa: N803
+        given = self._repository.embedded(V2, SystemSettings, "Msvm_VirtualSystemSettingData")
+        machine = self.machine_of(given)
+        stored = machine.settings
+        template = given["SecureBootTemplateId"]
+        if (machine.tpm_enabled and template
+                and template != (stored["SecureBootTemplateId"] or template)):
+            return self._jobs.failed("ModifySystemSettings", jobs.JobFailure(TEMPLATE_FIXED))
+        _update(stored, given)
+        if stored["SecureBootEnabled"] and not stored["SecureBootTemplateId"]:
+            stored["SecureBootTemplateId"] = SECURE_BOOT_TEMPLATES["MicrosoftWindows"]
+        machine.system["ElementName"] = stored["ElementName"]
+        self._saved(machine)
+        return self._jobs.done("ModifySystemSettings")
+
+    def _add_resources(self, service, AffectedConfiguration=None,  # noqa: N803
+                       ResourceSettings=None):  # noqa: N803
+        machine = self.machine_of(AffectedConfiguration)
+        added = []
+        for text in ResourceSettings or ():
+            resource = self._resource(text)
+            resource["InstanceID"] = "Microsoft:%s\\%s" % (machine.identifier, _guid())
+            if resource["ResourceSubType"] in (
+                    DISK_DRIVE, DVD_DRIVE, PHYSICAL_DISK, HARD_DISK, DVD_DISK):
+                if not self._parent_exists(resource):
+                    return self._jobs.failed("AddResourceSettings", jobs.JobFailure(
+                        "The parent of the new resource does not exist."))
+            self._repository.store(resource)
+            added.append(resource)
+            if resource["ResourceSubType"] in (DISK_DRIVE, DVD_DRIVE, PHYSICAL_DISK):
+                self._add_boot_source(machine, resource)
+        self._saved(machine)
+        return self._jobs.done("AddResourceSettings",
+                               ResultingResourceSettings=[i.reference() for i in added])
+
+    def _add_boot_source(self, machine, drive):
+        source = self._repository.add(
+            V2, "Msvm_BootSourceSettingData", BootSourceType=1,
+            InstanceID="Microsoft:%s\\%s" % (machine.identifier, _guid()))
+        self._repository.add(V2, "Msvm_LogicalIdentity", SystemElement=drive.reference(),
+                             SameElement=source.reference())
+
+    def _parent_exists(self, resource):
+        return bool(self._repository.query(
+            V2, "SELECT * FROM CIM_ResourceAllocationSettingData WHERE __PATH = '%s'"
+            % (resource["Parent"] or "").replace("\\", "\\\\")))
+
+    def _modify_resources(self, service, ResourceSettings=None):  # noqa: N803
+        changed = []
+        for text in ResourceSettings or ():
+            given = self._resource(text)
+            stored = self._repository.stored(given)
+            _update(stored, given)
+            changed.append(stored.reference())
+            self._saved(self.machine_of(stored))
+        return self._jobs.done("ModifyResourceSettings", ResultingResourceSettings=changed)
+
+    def _remove_resources(self, service, ResourceSettings=None):  # noqa: N803
+        for given in ResourceSettings or ():
+            stored = self._repository.stored(given)
+            machine = self.machine_of(stored)
+            for identity in machine.boot_identities():
+                if identity["SystemElement"]["InstanceID"] == stored["InstanceID"]:
+                    self._repository.remove(self._repository.stored(identity["SameElement"]))
+                    self._repository.remove(identity)
+            self._repository.remove(stored)
+            self._saved(machine)
+        return self._jobs.done("RemoveResourceSettings")
+
+    def _resource(self, text):
+        return self._repository.embedded(V2, text, "CIM_ResourceAllocationSettingData")
+
+    def _saved(self, machine):
+        if machine.imported_from is None:
+            machine.save()
+
+    # Export and import.
+
+    def _export(self, service, ComputerSystem=None, ExportDirectory=None,  # noqa: N803
+                ExportSettingData=None):  # noqa: N803
+        machine = self.machine_of(ComputerSystem)
+        folder = pathlib.Path(ExportDirectory, "Virtual Machines")
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in (machine.definition_file, machine.guest_state_file):
+            if path.exists():
+                shutil.copy(path, folder)
+        return self._jobs.done("ExportSystemDefinition")
+
+    def _import(self, service, SystemDefinitionFile=None, SnapshotFolder=None,  # noqa: N803
+                GenerateNewSystemIdentifier=None):  # noqa: N803
+        path = pathlib.Path(SystemDefinitionFile or "")
+        identifier = path.stem
+        if path.suffix.lower() != ".vmcx" or not path.exists() or identifier in self.machines:
+            return jobs.INVALID_PARAMETER
+        if GenerateNewSystemIdentifier:
+            return jobs.INVALID_PARAMETER  # not simulated
+        machine = VirtualMachine(self._repository, identifier)
+        machine.load(path, PLANNED)
+        machine.imported_from = path
+        system = self._repository.add(
+            V2, "Msvm_PlannedComputerSystem", Name=identifier, EnabledState=OFF,
+            CreationClassName="Msvm_PlannedComputerSystem",
+            ElementName=machine.settings["ElementName"])
+        self.machines[identifier] = machine
+        return self._jobs.done("ImportSystemDefinition", ImportedSystem=system.reference())
+
+    def _validate(self, service, PlannedSystem=None):  # noqa: N803
+        self.machine_of(PlannedSystem)
+        return self._jobs.done("ValidatePlannedSystem")
+
+    def _realize(self, service, PlannedSystem=None):  # noqa: N803
+        machine = self.machine_of(PlannedSystem)
+        planned = machine.system
+        self._repository.remove(planned)
+        system = self._repository.add(
+            V2, "Msvm_ComputerSystem", Name=machine.identifier, EnabledState=OFF,
+            ElementName=planned["ElementName"], CreationClassName="Msvm_ComputerSystem",
+            HealthState=5, OperationalStatus=[2])
+        settings = machine.settings
+        settings["VirtualSystemType"] = REALIZED
+        # The guest state follows the definition's root, and its contents are what lies beside
+        # the imported file; if nothing lies there, the TPM is a new one.
+        settings["GuestStateDataRoot"] = settings["ConfigurationDataRoot"]
+        source = machine.imported_from.with_suffix(".vmgs")
+        target = machine.guest_state_file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.exists() and source != target:
+            shutil.copy(source, target)
+        machine.imported_from = None
+        machine.save()
+        return self._jobs.done("RealizePlannedSystem", ResultingSystem=system.reference())
+
+    def _summaries(self, service, SettingData=None, RequestedInformation=None):  # noqa: N803
+        summaries = []
+        for settings in SettingData or ():
+            machine = self.machine_of(settings)
+            security = machine.security_settings
+            summaries.append(self._repository.new(
+                V2, "Msvm_SummaryInformation", Name=machine.identifier,
+                ElementName=machine.name, EnabledState=machine.state,
+                NumberOfProcessors=self._quantity(machine, "Msvm_ProcessorSettingData"),
+                MemoryUsage=0 if machine.is_off else self._quantity(
+                    machine, "Msvm_MemorySettingData"),
+                UpTime=machine.uptime_milliseconds(),
+                Shielded=bool(security and security["ShieldingRequested"])))
+        return {"ReturnValue": 0, "SummaryInformation": summaries}
+
+    def _quantity(self, machine, class_name):
+        return next(i["VirtualQuantity"] for i in machine.elements() if i.is_a(class_name))
+
+
+def _update(stored, given):
+    stored.values.update({k: v for k, v in given.values.items() if v is not None})
+
+
+def _guid():
+    return str(uuid.uuid4()).upper()
