@@ -33,10 +33,15 @@ class Client:
         self.barbican = barbican_client.Client(
             session=session, endpoint=barbican_url, version="v1")
 
-    def store_secret(self, name, payload):
-        """Store bytes in Barbican and return the secret's UUID."""
+    def store_secret(self, name, payload, private=False):
+        """Store bytes in Barbican and return the secret's UUID.
+
+        :param private: whether the user's project may not read it, but the user alone
+        """
         # Bytes without a content type: the client sends them as octet-stream.
         reference = self.barbican.secrets.create(name=name, payload=payload).store()
+        if private:
+            self.barbican.acls.create(entity_ref=reference, project_access=False).submit()
         return reference.rstrip("/").rpartition("/")[2]
 
     def upload_image(self, name, data, properties=None, disk_format="vhd"):

@@ -113,9 +113,9 @@ class Demonstration:
 
     def store(self, protector):
         """Into Barbican, in two pieces."""
-        title("She stores it in Barbican, in two pieces, and uploads an image")
+        title("She stores it in Barbican, in two pieces for herself alone, and uploads an image")
         half = len(protector) // 2
-        return [self.alice.store_secret("key protector, piece %d" % number, piece)
+        return [self.alice.store_secret("key protector, piece %d" % number, piece, private=True)
                 for number, piece in enumerate((protector[:half], protector[half:]), 1)]
 
     def upload(self, name, **properties):
@@ -208,7 +208,8 @@ class Demonstration:
         command = ["openstack", "server", "show", server_id, "-c", "status", "-c", "fault"]
         shown = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "openstackclient.shell", *command[1:]],
-            env=self.cloud.openstack_environment(user), text=True, capture_output=True)
+            env=dict(self.cloud.openstack_environment(user), COLUMNS="96", CLIFF_FIT_WIDTH="1"),
+            text=True, capture_output=True)
         print("   $ " + " ".join(command))
         print(textwrap.indent(shown.stdout or shown.stderr, "   "), end="")
         check(self.admin.server(server_id).status == "ERROR"

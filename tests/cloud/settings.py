@@ -24,7 +24,7 @@ USERS = {
     "admin": User("admin", ("admin",)),
     "alice": User("demo", ("member", "reader", "creator")),
     "bob": User("other", ("member", "reader", "creator")),
-    # A tenant who may boot servers, and not read the project's secrets.
+    # Of alice's project: reads what is not private to alice.
     "carol": User("demo", ("member", "reader")),
     "nova": User(SERVICE_PROJECT, ("admin", "service")),
     "barbican": User(SERVICE_PROJECT, ("admin", "service")),

@@ -29,10 +29,10 @@ class Tenant:
         self._count += 1
         return "%s-%d" % (kind, self._count)
 
-    def store(self, *payloads, user="alice"):
+    def store(self, *payloads, user="alice", private=False):
         """Secrets in Barbican; returns the value of os_vtpm_keys."""
         self.payloads += payloads
-        return ",".join(self.clients[user].store_secret(self.name("secret"), payload)
+        return ",".join(self.clients[user].store_secret(self.name("secret"), payload, private)
                         for payload in payloads)
 
     def image(self, user="alice", **properties):

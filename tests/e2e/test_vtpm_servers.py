@@ -185,8 +185,10 @@ class TestKeysThatCannotBeRead:
         assert "vTPM key %s may not be read by you" % keys in tenant.fault(
             tenant.vtpm_image(os_vtpm_keys=keys))
 
-    def test_by_a_user_without_the_role(self, tenant):
-        keys = tenant.store(tenant.protector)
+    def test_private_to_another_user_of_the_project(self, tenant):
+        keys = tenant.store(tenant.protector, private=True)
+        tenant.boot_active(tenant.vtpm_image(os_vtpm_keys=keys))
+        tenant.tidy()
         assert "vTPM key %s may not be read by you" % keys in tenant.fault(
             tenant.vtpm_image(os_vtpm_keys=keys), user="carol")
 
