@@ -30,6 +30,8 @@ if place == "local":
     windows.install(Fabric({"fabrics": ["east"], "hosts": [
         {"name": "HV-ONE", "fabric": "east"}]}), "HV-ONE")
 
+from unittest import mock  # noqa: E402
+
 import nova.conf  # noqa: E402
 from nova import context, objects, rpc  # noqa: E402
 from nova import exception as nova_exception  # noqa: E402
@@ -39,7 +41,6 @@ from nova.virt import driver as virt_driver  # noqa: E402
 from nova.virt import fake  # noqa: E402
 from oslo_concurrency import lockutils  # noqa: E402
 from oslo_messaging import conffixture  # noqa: E402
-from unittest import mock  # noqa: E402
 
 IMAGE = "11111111-2222-3333-4444-555555555555"
 STATES = {power_state.RUNNING: "running", power_state.SHUTDOWN: "off"}
@@ -76,7 +77,7 @@ def main():
         pass  # nova then asks get_available_resource alone
     driver.get_host_uptime()
 
-    request = context.RequestContext("user", "project", auth_token="token")  # noqa: S106
+    request = context.RequestContext("user", "project", auth_token="token")
     instance, image = server(request), {"id": IMAGE, "disk_format": "vhd", "properties": {
         "hw_machine_type": "hyperv-gen2"}}
     meta = objects.ImageMeta.from_dict(dict(

@@ -33,7 +33,7 @@ class Error(Exception):
     """``mi.error``: one argument, a dictionary with mi_result, error_code and message."""
 
 
-class TimeoutError_(Error):
+class TimedOut(Error):
     """``mi.timeouterror``."""
 
 

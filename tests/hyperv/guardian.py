@@ -28,7 +28,7 @@ class Guardian:
 
     :param name: the name in a guardian store; of no meaning elsewhere
     :param signing_certificate: DER bytes
-    :param encryption_certificate: DER bytes
+    :param encryption_certificate: DER bytes [assumption certificates-as-der]
     :param encryption_signature: by the signing key over the encryption certificate
     :param signing_key: RSA private key, or None
     :param encryption_key: RSA private key, or None

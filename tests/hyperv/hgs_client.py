@@ -1,7 +1,8 @@
 """root/Microsoft/Windows/Hgs: the host's HGS client configuration, guardian store, protectors.
 
 Source: Microsoft Learn, "Host Guardian Service client WMI provider" (MSFT_HgsClientConfiguration,
-MSFT_HgsGuardian, MSFT_HgsKeyProtector), "New-HgsGuardian", "New-HgsKeyProtector".
+MSFT_HgsGuardian, MSFT_HgsKeyProtector), "New-HgsGuardian", "New-HgsKeyProtector". Refusals are
+WMI errors [assumption static-faults].
 """
 import base64
 import pathlib

@@ -27,7 +27,7 @@ def make_modules(computer):
     mi.PROTOCOL_WMIDCOM, mi.PROTOCOL_WINRM = "WMIDCOM", "WINRM"
     mi.MI_AUTH_TYPE_DEFAULT = "Default"
     mi.MI_TRUE, mi.MI_FALSE = True, False
-    mi.error, mi.timeouterror = cim.Error, cim.TimeoutError_
+    mi.error, mi.timeouterror = cim.Error, cim.TimedOut
     mi.Class, mi.Instance = cim.Class, cim.Instance
     mi.Session, mi.Operation, mi.Serializer = Session, Operation, Serializer
     mi.mi_error = mi_error

@@ -37,7 +37,7 @@ def version_tuple(text):
     return tuple(int(part) for part in text.split("."))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def load_namespaces(windows_version):
     """The classes a host of this version has.
 

@@ -28,7 +28,7 @@ class PymiMissing(Exception):
     """PyMI's files are not where they were looked for."""
 
 
-class WindowsError_(OSError):
+class WindowsErrorOnLinux(OSError):
     """``WindowsError``, which Linux lacks; no error of Linux is one."""
 
     winerror = None
@@ -78,7 +78,7 @@ def _prepare(computer):
     if folder not in sys.path:
         sys.path.append(folder)
     if not hasattr(builtins, "WindowsError"):
-        builtins.WindowsError = WindowsError_
+        builtins.WindowsError = WindowsErrorOnLinux
     wmi = sys.modules.get("wmi")
     if wmi is not None:
         wmi.mi, wmi.mi_error, wmi._app = sys.modules["mi"], sys.modules["mi.mi_error"], None

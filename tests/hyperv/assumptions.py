@@ -1,0 +1,62 @@
+"""Everything the simulation decides that no public document settles.
+
+The code names an entry as ``[assumption <id>]``; a test holds both lists together. Nothing here
+was tried on a real Windows host.
+"""
+from typing import NamedTuple
+
+
+class Assumption(NamedTuple):
+    """One decision: its id, what is assumed, and why."""
+
+    id: str
+    what: str
+    reason: str
+
+
+ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
+    ("algorithms",
+     "Protectors use RSA-SHA256, RSA-OAEP with SHA-1, HMAC-SHA256 and HKDF-SHA256, named by the "
+     "W3C's URIs; certificate signatures are over the DER bytes; the text is UTF-8.",
+     "[MS-KPS] has places for algorithms and fixes none; no public sample exists. A protector "
+     "made here is not one for Windows, nor the other way round."),
+    ("events-at-once",
+     "Events come at once, not at the next poll of the query's WITHIN interval.",
+     "Tests would wait for up to a minute for nothing."),
+    ("which-are-jobs",
+     "Defining, destroying, importing, changing states and changing security start a job (4096); "
+     "the other methods answer 0.",
+     "Every method is documented with both; callers must take both. Jobs are finished when the "
+     "method returns."),
+    ("job-codes",
+     "A failed job has JobState 10 and ErrorCode 32768; an HRESULT is in its words.",
+     "ErrorCode is a uint16 and cannot hold one."),
+    ("guest-state-place",
+     "GuestStateDataRoot is ConfigurationDataRoot where it is not given; the file is "
+     "'Virtual Machines/<id>.vmgs'; a realized import has it in its new root.",
+     "The properties are documented, their defaults are not."),
+    ("guest-state-form",
+     "The guest state file is sealed whole with a key derived from the transport key.",
+     "Only that it is encrypted with the protector's key is documented."),
+    ("security-generation-2",
+     "VMs of Generation 1 have no Msvm_SecuritySettingData.",
+     "A virtual TPM needs Generation 2; a Generation 1 VM's key storage drive is not simulated."),
+    ("guarded-means-passed",
+     "IsHostGuarded is true with AttestationStatus 100 only, and the fabric unwraps for 100 only.",
+     "Status 200 (certificate expired) leaves no valid health certificate to present."),
+    ("shielding-needs",
+     "ShieldingRequested without TpmEnabled or Secure Boot is an invalid parameter.",
+     "Both are documented as parts of a shielded VM, the refusal is not."),
+    ("guest-obeys",
+     "A guest asked to shut down does so at once; a reboot changes nothing.",
+     "There is no guest."),
+    ("words-of-a-wrong-tpm-key",
+     "A start with a valid protector that is not the TPM state's fails with 0xC000A002.",
+     "The status is reported by users; its words in the job are not."),
+    ("certificates-as-der",
+     "EncryptionCertificate and SigningCertificate of MSFT_HgsGuardian are the DER bytes.",
+     "They are declared as uint8 arrays without a format."),
+    ("static-faults",
+     "A refused MSFT_Hgs method raises a WMI error; none returns a code other than 0.",
+     "The CDXML cmdlets show errors as exceptions; their codes are not documented."),
+))
