@@ -77,6 +77,10 @@ class VMOps(hyperv_vmops.VMOps):
 class HyperVDriver(hyperv_driver.HyperVDriver):
     """compute-hyperv's standalone driver with vTPMs."""
 
+    # compute-hyperv 16 does Secure Boot, and does not say so as Nova's own driver does: since
+    # nova 23 the scheduler asks placement for it, and would find no host for a shielded VM.
+    capabilities = dict(hyperv_driver.HyperVDriver.capabilities, supports_secure_boot=True)
+
     def __init__(self, virtapi: Any) -> None:
         super().__init__(virtapi)
         self._vmops = VMOps(virtapi)

@@ -1,5 +1,6 @@
 """One cloud for all end-to-end tests, and what they all need of it."""
 
+import os
 import pathlib
 
 import pytest
@@ -7,7 +8,9 @@ import pytest
 from tests.cloud import guarded_cloud
 from tests.e2e import secrets_in_logs
 
-STATE = pathlib.Path(__file__).resolve().parent.parent.parent / ".cloud" / "e2e"
+# Where its files and logs lie; another one for a second run at the same time.
+STATE = os.environ.get("E2E_STATE") or (
+    pathlib.Path(__file__).resolve().parent.parent.parent / ".cloud" / "e2e")
 
 
 class Tenant:
