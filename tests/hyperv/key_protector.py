@@ -123,8 +123,9 @@ def unwrap(data, encryption_keys):
     """
     wrappings = read(data)
     for key in encryption_keys:
+        numbers = key.public_key().public_numbers()
         for wrapping in wrappings:
-            if _public_numbers(wrapping.encryption_certificate) == key.public_key().public_numbers():
+            if _public_numbers(wrapping.encryption_certificate) == numbers:
                 try:
                     transport_key = key.decrypt(wrapping.encrypted_key, _oaep())
                 except ValueError:
@@ -199,8 +200,8 @@ def _check_transport_signature(root, transport_key):
 
 
 def _transport_hmac(transport_key, canonical):
-    derived = HKDF(hashes.SHA256(), _KEY_BYTES, None, b"TransportKeySignature").derive(transport_key)
-    mac = hmac.HMAC(derived, hashes.SHA256())
+    derivation = HKDF(hashes.SHA256(), _KEY_BYTES, None, b"TransportKeySignature")
+    mac = hmac.HMAC(derivation.derive(transport_key), hashes.SHA256())
     mac.update(canonical)
     return mac
 

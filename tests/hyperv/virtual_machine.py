@@ -134,7 +134,8 @@ class VirtualMachine:
             "last_known_good": _text(self.last_known_good),
             "security_policy": _text(self.security_policy),
             "elements": [
-                {"class": i.cls.name, "values": {k: v for k, v in i.values.items() if v is not None}}
+                {"class": i.cls.name,
+                 "values": {k: v for k, v in i.values.items() if v is not None}}
                 for i in self.elements()],
             "boot_identities": [
                 (i["SystemElement"]["InstanceID"], i["SameElement"]["InstanceID"])

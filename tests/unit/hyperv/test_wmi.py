@@ -46,8 +46,9 @@ def test_conditions(condition, expected):
 
 
 @pytest.mark.parametrize("text", [
-    "SELECT", "SELECT * Thing", "SELECT * FROM Thing WHERE", "SELECT * FROM Thing WHERE (Name = 'a'",
-    "SELECT * FROM Thing WHERE Name ~ 'a'", "SELECT * FROM Thing WHERE Name = 'a' Number"])
+    "SELECT", "SELECT * Thing", "SELECT * FROM Thing WHERE",
+    "SELECT * FROM Thing WHERE (Name = 'a'", "SELECT * FROM Thing WHERE Name ~ 'a'",
+    "SELECT * FROM Thing WHERE Name = 'a' Number"])
 def test_bad_queries(text):
     with pytest.raises(cim.Error) as caught:
         wql.Query(text)
