@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import time
 
 import pytest
 
@@ -11,6 +12,8 @@ from tests.e2e import secrets_in_logs
 # Where its files and logs lie; another one for a second run at the same time.
 STATE = os.environ.get("E2E_STATE") or (
     pathlib.Path(__file__).resolve().parent.parent.parent / ".cloud" / "e2e")
+
+TRAIT = "CUSTOM_HYPERV_GUARDED_HOST"
 
 
 class Tenant:
@@ -89,10 +92,26 @@ class Tenant:
         assert [(one["name"], one["has_private_keys"]) for one in self.cloud.fabric.guardians(
             guarded_cloud.GUARDED)] == [(guarded_cloud.FABRIC, False)]
 
+    def set_attestation(self, status):
+        """Change the guarded host's attestation, and wait until its next report is there."""
+        self.cloud.fabric.set_attestation(guarded_cloud.GUARDED, status)
+        provider = next(node.id for node in self.admin.compute.hypervisors()
+                        if node.name == guarded_cloud.GUARDED)
+        deadline = time.monotonic() + 60
+        while (TRAIT in self.traits(provider)) is not (status == 100):
+            assert time.monotonic() < deadline, "no report"
+            time.sleep(0.5)
+
+    def traits(self, provider):
+        """A host's traits in placement."""
+        return self.admin.session.get(
+            "/resource_providers/%s/traits" % provider,
+            endpoint_filter={"service_type": "placement"},
+            headers={"OpenStack-API-Version": "placement 1.6"}).json()["traits"]
+
     def tidy(self):
         """Delete the servers of a test, and what it broke."""
         self.cloud.fabric.clear_faults(guarded_cloud.GUARDED)
-        self.cloud.fabric.set_attestation(guarded_cloud.GUARDED, 100)
         for server in self.servers:
             self.admin.delete_server(server)
         self.servers = []
