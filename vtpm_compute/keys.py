@@ -49,10 +49,14 @@ class KeySource:
         """Read the secrets.
 
         :param context: the request context of the user who asked for the server.
-        :param keys: what to read.
+        :param keys: what to read; at least one.
         :returns: the payloads, in the order of the references.
         :raises vtpm_compute.errors.KeyFetchError: when any of them cannot be read; names it.
         """
+        if not context.auth_token:
+            raise errors.KeyFetchError(
+                keys[0].text, "can be read by its owner only, and this operation carries no "
+                "user's token. Let its owner start it")
         payloads: list[bytes] = []
         client = None
         answer = _LastAnswer()

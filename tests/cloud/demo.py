@@ -208,7 +208,7 @@ class Demonstration:
         command = ["openstack", "server", "show", server_id, "-c", "status", "-c", "fault"]
         shown = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "openstackclient.shell", *command[1:]],
-            env=dict(self.cloud.openstack_environment(user), COLUMNS="96", CLIFF_FIT_WIDTH="1"),
+            env=dict(self.cloud.openstack_environment(user), CLIFF_MAX_TERM_WIDTH="96"),
             text=True, capture_output=True)
         print("   $ " + " ".join(command))
         print(textwrap.indent(shown.stdout or shown.stderr, "   "), end="")

@@ -1,91 +1,30 @@
 """Reading keys: the real clients against a small key manager that answers as a test wants."""
 
-import contextlib
-import http.server
 import logging
 import socket
-import threading
 import uuid
 
 import pytest
 from keystoneauth1 import loading, token_endpoint
 from oslo_config import cfg
 
+from tests import stub_key_manager
 from vtpm_compute import conf, errors, keys
 from vtpm_scheduling import policy
 
 TOKEN = "the-users-token-1234"
-SECRET = b"\x00\x00 the key protector \xff" * 10
-
-# What Barbican answers to the client's discovery.
-VERSIONS = '''{"versions": [{"id": "v1", "status": "CURRENT", "min_version": "1.0",
-  "max_version": "1.1", "links": [{"rel": "self", "href": "URL/v1/"}]}]}'''
-
-
-class KeyManager(http.server.ThreadingHTTPServer):
-    """Answers every request with the status, headers and body that a test sets."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.status, self.headers, self.body, self.requests = 200, {}, SECRET, []
-        self.content_type = "application/octet-stream"
-
-    @property
-    def url(self):
-        return "http://127.0.0.1:%d" % self.server_address[1]
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        if "/secrets/" not in self.path:
-            self._answer(200, {}, "application/json", VERSIONS.replace(
-                "URL", self.server.url).encode())
-            return
-        self.server.requests.append((self.path, dict(self.headers)))
-        self._answer(self.server.status, self.server.headers, self.server.content_type,
-                     self.server.body)
-
-    def _answer(self, status, headers, content_type, body):
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
-@contextlib.contextmanager
-def running():
-    server = KeyManager()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
+SECRET = stub_key_manager.SECRET
 @pytest.fixture
 def key_manager():
-    with running() as server:
+    with stub_key_manager.running() as server:
         yield server
 
 
 class Context:
-    """The one method of Nova's request context that is used."""
+    """What is used of Nova's request context."""
 
-    def __init__(self, endpoint):
-        self._endpoint = endpoint
+    def __init__(self, endpoint, auth_token=TOKEN):
+        self._endpoint, self.auth_token = endpoint, auth_token
 
     def get_auth_plugin(self):
         return token_endpoint.Token(self._endpoint, TOKEN)
@@ -147,14 +86,14 @@ def test_endpoint_override(key_manager):
 
 
 def test_the_host_in_a_reference_is_never_asked(key_manager):
-    with running() as foreign:
+    with stub_key_manager.running() as foreign:
         key = reference(foreign.url + "/v1/secrets/%s")
         assert fetch(key_manager.url, key) == [SECRET]
         assert foreign.requests == []
 
 
 def test_redirects_do_not_take_the_token_away(key_manager):
-    with running() as foreign:
+    with stub_key_manager.running() as foreign:
         for status in (301, 302, 303, 307, 308):
             key_manager.status = status
             key_manager.headers = {"Location": foreign.url + "/v1/secrets/x/payload"}
@@ -205,6 +144,13 @@ def test_nobody_answers():
 
 def test_no_key_manager_in_the_catalog():
     assert "catalog has no key manager" in str(failure(None))
+
+
+def test_an_operation_without_a_user(key_manager):
+    key = reference()
+    with pytest.raises(errors.KeyFetchError, match="%s .* no user's token" % key.text):
+        keys.KeySource(configuration()).fetch(Context(key_manager.url, None), [key])
+    assert key_manager.requests == []
 
 
 def test_passing_trouble_is_tried_again(key_manager):

@@ -1,0 +1,252 @@
+"""The driver in real Nova services, on the real compute-hyperv and os-win over a simulated host."""
+
+# Patches nova first.
+from tests.functional import nova_base  # isort: skip
+
+import collections
+import importlib
+import os
+import tempfile
+import time
+import types
+
+import fixtures
+from nova.api import auth
+
+from tests import stub_key_manager
+from tests.hyperv import fabric, guardian, key_protector, windows
+
+HOST, FABRIC = "hv1", "Fabric"
+IMAGE_DATA = b"conectix" + bytes(512)
+KEY = "2f6ac6a8-4e14-4e4c-a73d-069cbf4541e6"
+OTHER_KEY = "3f6ac6a8-4e14-4e4c-a73d-069cbf4541e6"
+GEN2 = {"hw_machine_type": "hyperv-gen2", "os_type": "windows"}
+
+
+class VtpmDriverTest(nova_base.NovaTestCase):
+    """One guarded host, and a key manager that answers as a test sets."""
+
+    compute_driver = "vtpm_hyperv.HyperVDriver"
+    # Making RSA keys takes a while: one fabric serves all tests, a host of its own each.
+    simulated = fabric.Fabric({"fabrics": [FABRIC, "Elsewhere"]})
+
+    def setUp(self):
+        if "secret" in self._testMethodName:
+            # Nova's fixture then keeps the log at debug level.
+            self.useFixture(fixtures.EnvironmentVariable("OS_DEBUG", "1"))
+        self.simulated.add_host(HOST, fabric=FABRIC)
+        windows.install(self.simulated, HOST)
+        # Registers its options; os-win has to find Windows when it is imported.
+        importlib.import_module("nova.virt.vtpm_hyperv")
+        super().setUp()
+        # os-win tries failed jobs again, a second apart.
+        self.useFixture(fixtures.MonkeyPatch("os_win._utils.time", types.SimpleNamespace(
+            sleep=lambda seconds: None, time=time.time)))
+        # Nova's fixture for authentication gives no token.
+        create_context = auth.NovaKeystoneContext._create_context
+
+        def create_context_with_token(env, **keywords):
+            context = create_context(env, **keywords)
+            context.auth_token = "token"
+            return context
+        self.useFixture(fixtures.MonkeyPatch(
+            "nova.api.auth.NovaKeystoneContext._create_context", create_context_with_token))
+        self.key_manager = self.enterContext(stub_key_manager.running())
+        self.flags(instances_path=tempfile.mkdtemp(dir=self.enterContext(
+            tempfile.TemporaryDirectory())))
+        self.flags(fabric_guardian=FABRIC, endpoint_override=self.key_manager.url, timeout=5,
+                   connect_retries=0, status_code_retries=0, group="vtpm_compute")
+        self.compute = self._start_compute(HOST)
+        self.create_fabric("one", HOST)
+        self.protector = key_protector.make_protector(
+            guardian.Guardian.generate("Contoso"),
+            [guardian.Guardian.from_metadata(self.simulated.metadata(FABRIC), FABRIC)])
+        self.key_manager.payloads = {KEY: self.protector}
+
+    def vtpm_image(self, number=1, **properties):
+        image = self.create_image(number, **dict(GEN2, os_vtpm="required", **properties))
+        self.glance._imagedata[image] = IMAGE_DATA
+        return image
+
+    @property
+    def machines(self):
+        return self.simulated.virtual_machines(HOST)
+
+    def assert_nothing_left(self):
+        self.assertEqual([], self.machines)
+        self.assertEqual([FABRIC], [one["name"] for one in self.simulated.guardians(HOST)])
+
+    def refused(self, image, flavor=None):
+        message = self.boot(image, flavor, expected="ERROR")["fault"]["message"]
+        self.assert_nothing_left()
+        return message
+
+    def wait_until_built(self, server):
+        deadline = time.monotonic() + 30
+        while server.get("status") not in ("ACTIVE", "ERROR"):
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.1)
+            server = self.api.get_server(server["id"])
+        return server
+
+    def calls_of_a_boot(self, image):
+        """The methods that Windows is called with while a server is built."""
+        self.simulated.clear_calls(HOST)
+        server = self.boot(image)
+        calls = ["%s.%s" % call[:2] for call in self.simulated.calls(HOST)]
+        self._delete_server(server)
+        self.assert_nothing_left()
+        return calls
+
+    def test_report(self):
+        node = self.api.api_get("/os-hypervisors/detail").body["hypervisors"][0]
+        self.assertEqual(("hyperv", 10000), (node["hypervisor_type"], node["hypervisor_version"]))
+        provider = self._get_provider_uuid_by_host(HOST)
+        traits = self._get_provider_traits(provider)
+        self.assertIn("CUSTOM_HYPERV_VTPM", traits)
+        self.assertIn("CUSTOM_HYPERV_GUARDED_HOST", traits)
+        # Nova asks placement for it; compute-hyperv itself does not say it.
+        self.assertIn("COMPUTE_SECURITY_UEFI_SECURE_BOOT", traits)
+        self.simulated.set_attestation(HOST, 200)
+        self._run_periodics()
+        traits = self._get_provider_traits(provider)
+        self.assertNotIn("CUSTOM_HYPERV_VTPM", traits)
+        self.assertNotIn("CUSTOM_HYPERV_GUARDED_HOST", traits)
+
+    def test_given_protector(self):
+        server = self.boot(self.vtpm_image(os_vtpm_keys=KEY))
+        (machine,) = self.machines
+        self.assertTrue(machine["security"]["TpmEnabled"])
+        self.assertTrue(machine["tpm_initialized"])
+        # Hyper-V has replaced it at the start; it is still that of the same owner.
+        self.assertEqual([one.thumbprint for one in key_protector.read(self.protector)],
+                         [one["thumbprint"] for one in machine["guardians"]])
+        mark = self.system_metadata(server)
+        self.assertEqual("vtpm", mark["hyperv_vtpm"])
+        self.assertEqual(self.simulated.fabric_thumbprint(FABRIC), mark["hyperv_vtpm_fabric"])
+        self.assertEqual(1, len(self.key_manager.requests))
+        self._delete_server(server)
+        self.assert_nothing_left()
+
+    def test_windows_gets_the_protector_as_it_was_given(self):
+        self.boot(self.vtpm_image(os_vtpm_keys=KEY))
+        ((_, _, parameters, _),) = self.simulated.calls(HOST, "*.SetKeyProtector")
+        self.assertEqual(self.protector, bytes(parameters["KeyProtector"]))
+
+    def test_order_of_the_steps(self):
+        calls = self.calls_of_a_boot(self.vtpm_image())
+        steps = [call.split(".")[1] for call in calls]
+        for earlier, later in (
+                ("NewByGenerateCertificates", "NewByGuardians"), ("NewByGuardians", "Remove"),
+                ("Remove", "DefineSystem"), ("DefineSystem", "SetKeyProtector"),
+                ("SetKeyProtector", "ModifySecuritySettings"),
+                ("ModifySecuritySettings", "RequestStateChange")):
+            self.assertLess(steps.index(earlier), steps.index(later), (earlier, later))
+        self.assertEqual(1, steps.count("SetKeyProtector"))
+
+    def test_whatever_call_fails_nothing_is_left(self):
+        image = self.vtpm_image()
+        calls = self.calls_of_a_boot(image)
+        # Once Windows fails to destroy a VM, there is one.
+        tried = [(number, call) for number, call in enumerate(calls)
+                 if not call.endswith(".DestroySystem")]
+        outcomes = collections.Counter()
+        for number, call in tried:
+            nth = calls[:number + 1].count(call)
+            # os-win tries some of them up to six times.
+            self.simulated.add_fault(HOST, call, nth=nth, times=6, return_value=32768)
+            server = self._build_server(image_uuid=image, networks="none")
+            server = self.wait_until_built(self.api.post_server({"server": server}))
+            self.simulated.clear_faults(HOST)
+            outcomes[server["status"]] += 1
+            if server["status"] == "ACTIVE":
+                # compute-hyperv can do without this one.
+                (machine,) = self.machines
+                self.assertTrue(machine["security"]["TpmEnabled"], call)
+                self.assertTrue(machine["tpm_initialized"], call)
+            else:
+                self.assertEqual("ERROR", server["status"])
+                self.assert_nothing_left()
+                self.assertNotIn("hyperv_vtpm", self.system_metadata(server), call)
+            self._delete_server(server)
+        print("%d calls were made to fail: %s" % (len(tried), dict(outcomes)))
+        self.assertGreater(outcomes["ERROR"], 10)
+
+    def test_a_start_that_fails_says_why(self):
+        self.simulated.add_fault(
+            HOST, "*.RequestStateChange", times=9,
+            job_error=("The key protector could not be unwrapped.", 32768))
+        message = self.refused(self.vtpm_image())
+        self.assertIn("does not start with its vTPM", message)
+
+    def test_unreadable_key(self):
+        self.key_manager.status = 403
+        message = self.refused(self.vtpm_image(os_vtpm_keys=KEY))
+        self.assertIn("vTPM key %s may not be read by you" % KEY, message)
+        self.assertEqual([], self.simulated.calls(HOST, "*.DefineSystem"))
+
+    def test_protector_of_another_fabric(self):
+        self.key_manager.payloads[KEY] = key_protector.make_protector(
+            guardian.Guardian.generate("Contoso"), [guardian.Guardian.from_metadata(
+                self.simulated.metadata("Elsewhere"), "Elsewhere")])
+        self.assertIn("does not name this fabric's guardian",
+                      self.refused(self.vtpm_image(os_vtpm_keys=KEY)))
+        self.assertEqual([], self.simulated.calls(HOST, "*.DefineSystem"))
+
+    def test_attestation_lost_since_the_last_report(self):
+        image = self.vtpm_image()
+        self.simulated.set_attestation(HOST, 301)
+        self.assertIn("it is no longer guarded", self.refused(image))
+
+    def test_guardian_lost_since_the_last_report(self):
+        image = self.vtpm_image()
+        self.simulated.remove_guardian(HOST, FABRIC)
+        message = self.boot(image, expected="ERROR")["fault"]["message"]
+        self.assertIn("cannot run it at present", message)
+        self.assertEqual([], self.machines)
+
+    def test_rebuild_with_another_image(self):
+        server = self.boot(self.vtpm_image(os_vtpm_keys=KEY))
+        other = key_protector.make_protector(
+            guardian.Guardian.generate("Fabrikam"),
+            [guardian.Guardian.from_metadata(self.simulated.metadata(FABRIC), FABRIC)])
+        self.key_manager.payloads[OTHER_KEY] = other
+        self._rebuild_server(server, self.vtpm_image(2, os_vtpm_keys=OTHER_KEY))
+        (machine,) = self.machines
+        self.assertEqual([one.thumbprint for one in key_protector.read(other)],
+                         [one["thumbprint"] for one in machine["guardians"]])
+        plain = self.create_image(3, **GEN2)
+        self.glance._imagedata[plain] = IMAGE_DATA
+        self._rebuild_server(server, plain)
+        (machine,) = self.machines
+        self.assertFalse(machine["security"]["TpmEnabled"])
+        self.assertNotIn("hyperv_vtpm", self.system_metadata(server))
+
+    def test_stop_start_and_reboot_keep_the_tpm(self):
+        server = self.boot(self.vtpm_image(os_vtpm_keys=KEY))
+        (machine,) = self.machines
+        self.simulated.write_tpm(HOST, machine["name"], "bitlocker", b"key")
+        requests = len(self.key_manager.requests)
+        self._stop_server(server)
+        self._start_server(server)
+        self._reboot_server(server, hard=True)
+        self.assertEqual(b"key", self.simulated.read_tpm(HOST, machine["name"], "bitlocker"))
+        self.assertEqual(requests, len(self.key_manager.requests))
+
+    def test_no_vtpm_leaves_compute_hyperv_alone(self):
+        plain = self.create_image(3, **GEN2)
+        self.glance._imagedata[plain] = IMAGE_DATA
+        self.boot(plain)
+        self.assertEqual([], self.simulated.calls(HOST, "Msvm_SecurityService.*"))
+        self.assertEqual([], self.simulated.calls(HOST, "MSFT_HgsGuardian.*"))
+
+    def test_nothing_secret_in_the_logs_or_on_the_disk(self):
+        self.boot(self.vtpm_image(os_vtpm_keys=KEY))
+        piece = self.protector[len(self.protector) // 2:][:24]
+        logged = self.stdlog.logger.output
+        self.assertIn("Reading vTPM key", logged)
+        for needle in (repr(piece)[2:-1], ", ".join(map(str, piece)), piece.decode("latin-1")):
+            self.assertNotIn(needle, logged)
+        for folder, _, names in os.walk(tempfile.gettempdir()):
+            self.assertEqual([], [os.path.join(folder, name) for name in names
+                                  if name.endswith((".pdk", ".fsk", ".pfx"))])
