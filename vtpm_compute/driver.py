@@ -89,6 +89,12 @@ class HyperVDriver(hyperv_driver.HyperVDriver):
                            self._event_handler):
             operations._vmops = self._vmops
 
+    def init_host(self, host: str) -> None:
+        """compute-hyperv's start; removes what an earlier process may have left."""
+        super().init_host(host)
+        if self._hostops._get_hypervisor_version() >= policy.MIN_HYPERVISOR_VERSION:
+            self._vmops.vtpm.clean_up()
+
     def spawn(self, context: Any, instance: Any, image_meta: Any, injected_files: Any,
               admin_password: Any, allocations: Any, *args: Any, **kwargs: Any) -> None:
         """Build the server; one that asks for a vTPM starts with it, or not at all.

@@ -111,6 +111,20 @@ class HostGuardianClient(baseutils.BaseUtils):
                 self._remove(owner_name)
         return _translated("A key protector cannot be made on the host", make)
 
+    def remove_leftovers(self) -> None:
+        """Remove the owners that an earlier process made and could not remove again.
+
+        Only while no protector is being made: at the start of nova-compute.
+
+        :raises vtpm_compute.errors.HostGuardianError: when Windows refuses.
+        """
+        def remove() -> None:
+            for found in self._connection().MSFT_HgsGuardian():
+                if str(found.Name).startswith(OWNER_PREFIX):
+                    LOG.warning("Guardian %s was left behind: it is removed", found.Name)
+                    self._remove(found.Name)
+        _translated("The owners left in the host's guardian store cannot be removed", remove)
+
     def _remove(self, name: str) -> None:
         """Remove a guardian with its private keys, if it is there (still)."""
         if self._connection().MSFT_HgsGuardian(Name=name):

@@ -49,6 +49,16 @@ class Vtpm:
         self._security = security_service
         self._fabric_guardian = fabric_guardian
 
+    def clean_up(self) -> None:
+        """Remove what a process that was killed may have left on the host.
+
+        What cannot be removed is logged: it must not keep nova-compute from serving its servers.
+        """
+        try:
+            self._guardians.remove_leftovers()
+        except errors.HostGuardianError as exc:
+            LOG.error("%s", exc)
+
     def report(self, hypervisor_version: int) -> policy.HostReport:
         """What this host can do now; see :func:`vtpm_compute.host_report.read`."""
         return host_report.read(self._guardians, self._fabric_guardian, hypervisor_version)
