@@ -88,6 +88,8 @@ class HyperVDriver(hyperv_driver.HyperVDriver):
         for operations in (self._hostops, self._livemigrationops, self._migrationops,
                            self._event_handler):
             operations._vmops = self._vmops
+        # Instances whose VM this process destroyed: a rebuild spawns them anew here, on purpose.
+        self._destroyed: set[str] = set()
 
     def init_host(self, host: str) -> None:
         """compute-hyperv's start; removes what an earlier process may have left."""
@@ -111,7 +113,9 @@ class HyperVDriver(hyperv_driver.HyperVDriver):
                 # Whatever fails: Nova may try the next host with this very instance.
                 undo.callback(_unmark, instance)
             try:
-                request = _request(instance)
+                request = _request(instance, rebuilding=(
+                    instance.task_state == task_states.REBUILD_SPAWNING
+                    and instance.uuid in self._destroyed))
                 if request.vtpm:
                     prepared = self._vmops.vtpm.prepare(
                         context, request, self._hostops._get_hypervisor_version())
@@ -126,6 +130,13 @@ class HyperVDriver(hyperv_driver.HyperVDriver):
                 raise nova_exception.BuildAbortException(
                     instance_uuid=instance.uuid, reason=str(exc)) from exc
             undo.pop_all()
+            self._destroyed.discard(instance.uuid)
+
+    def destroy(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
+        """Destroy the VM; remembered for as long as a rebuild may want to know it."""
+        super().destroy(context, instance, *args, **kwargs)
+        if instance.task_state == task_states.REBUILDING:
+            self._destroyed.add(instance.uuid)
 
     def get_available_resource(self, nodename: str) -> dict[str, Any]:
         """compute-hyperv's resources, with the host's report among the stats."""
@@ -143,12 +154,18 @@ class HyperVDriver(hyperv_driver.HyperVDriver):
             self._vmops.vtpm.report(self._hostops._get_hypervisor_version()))
 
 
-def _request(instance: Any) -> policy.VtpmRequest:
+def _request(instance: Any, rebuilding: bool) -> policy.VtpmRequest:
     """What the instance asks for, decided again on the host itself.
 
+    :param rebuilding: whether its VM, with its TPM, was just destroyed here for a rebuild. An
+        evacuation is in the same task state, and its VM and TPM may still be somewhere.
     :raises vtpm_compute.errors.RequestRefusedError: when the policy refuses it.
     :raises vtpm_compute.errors.ExistingVtpmError: when it has a vTPM that this would replace.
     """
+    if policy.MARK_VTPM in instance.system_metadata and not rebuilding:
+        raise errors.ExistingVtpmError(
+            "The server has a vTPM, and this would give it a new and empty one. Nothing was "
+            "changed.")
     prefix = nova_utils.SM_IMAGE_PROP_PREFIX
     request = policy.decide(
         {key[len(prefix):]: value for key, value in instance.system_metadata.items()
@@ -156,11 +173,6 @@ def _request(instance: Any) -> policy.VtpmRequest:
         instance.flavor.extra_specs or {})
     if isinstance(request, policy.Refusal):
         raise errors.RequestRefusedError(request.sentence)
-    if policy.MARK_VTPM in instance.system_metadata and \
-            instance.task_state != task_states.REBUILD_SPAWNING:
-        raise errors.ExistingVtpmError(
-            "The server has a vTPM, and this would give it a new and empty one. Nothing was "
-            "changed.")
     return request
 
 

@@ -40,6 +40,20 @@ class GuardedHostFilterTest(nova_base.NovaTestCase):
         for _ in range(4):
             self.assertEqual("e-good", self.host_of(self.boot(image)))
 
+    def test_several_at_once(self):
+        for name in ("a-unguarded", "b-good", "c-unguarded"):
+            self.start_host(name, guarded="good" in name)
+        self.create_fabric("one", "a-unguarded", "b-good", "c-unguarded")
+        body = self._build_server(
+            image_uuid=self.create_image(os_vtpm="required", **GEN2), networks="none")
+        body.update(min_count=4, return_reservation_id=True)
+        reservation = self.api.post_server({"server": body})["reservation_id"]
+        servers = self.api.get_servers(search_opts={"reservation_id": reservation})
+        self.assertEqual(4, len(servers))
+        for server in servers:
+            server = self._wait_for_state_change(server, "ACTIVE")
+            self.assertEqual("b-good", self.host_of(server))
+
     def test_nothing_asked_runs_anywhere(self):
         self.start_host("old", thumbprint=None, version=6003)
         self.assertEqual("old", self.host_of(self.boot(self.create_image())))

@@ -90,13 +90,14 @@ def test_the_hook_does_nothing_unasked(tmp_path):
 
 
 def test_the_hook_ends_a_process_without_pymi(tmp_path):
-    site_hook.install_site_hook(tmp_path, REPOSITORY, tmp_path)
+    path = site_hook.install_site_hook(tmp_path, REPOSITORY, tmp_path)
     environment = {**os.environ, "SIMULATED_HYPERV_HOST": NAME,
                    "SIMULATED_HYPERV_SOCKET": str(tmp_path / "none")}
     environment.pop("PYMI_DIR", None)
+    # -S: this environment has a hook of its own, whose PyMI is there.
     done = subprocess.run(
-        [sys.executable, "-c", "import site; site.addsitedir(%r); print('went on')"
-         % str(tmp_path)], env=environment, capture_output=True, text=True)
+        [sys.executable, "-S", "-c", "import site; site.addpackage(%r, %r, None); print('went on')"
+         % (str(tmp_path), path.name)], env=environment, capture_output=True, text=True)
     assert done.returncode == 3
     assert "No PyMI in" in done.stderr
     assert "went on" not in done.stdout

@@ -11,7 +11,10 @@ import time
 import types
 
 import fixtures
+from nova import context as nova_context
+from nova import exception, objects
 from nova.api import auth
+from nova.compute import task_states
 
 from tests import stub_key_manager
 from tests.hyperv import fabric, guardian, key_protector, windows
@@ -232,6 +235,22 @@ class VtpmDriverTest(nova_base.NovaTestCase):
         (machine,) = self.machines
         self.assertFalse(machine["security"]["TpmEnabled"])
         self.assertNotIn("hyperv_vtpm", self.system_metadata(server))
+
+    def test_a_second_spawn_is_refused(self):
+        """As an evacuation, an unshelving or a cross-cell resize would do it."""
+        server = self.boot(self.vtpm_image(os_vtpm_keys=KEY))
+        before = self.machines
+        admin = nova_context.get_admin_context()
+        instance = objects.Instance.get_by_uuid(
+            admin, server["id"], expected_attrs=["system_metadata", "flavor"])
+        for task_state in (task_states.SPAWNING, task_states.REBUILD_SPAWNING):
+            instance.task_state = task_state
+            error = self.assertRaises(
+                exception.BuildAbortException, self.compute.driver.spawn, admin, instance,
+                None, [], "", {}, network_info=[], block_device_info={})
+            self.assertIn("would give it a new and empty one", str(error))
+        self.assertEqual(before, self.machines)
+        self.assertIn("hyperv_vtpm", self.system_metadata(server))
 
     def test_stop_start_and_reboot_keep_the_tpm(self):
         server = self.boot(self.vtpm_image(os_vtpm_keys=KEY))
