@@ -18,6 +18,7 @@ from nova.compute import task_states
 
 from tests import stub_key_manager
 from tests.hyperv import fabric, guardian, key_protector, windows
+from vtpm_compute import errors
 
 HOST, FABRIC = "hv1", "Fabric"
 IMAGE_DATA = b"conectix" + bytes(512)
@@ -70,6 +71,10 @@ class VtpmDriverTest(nova_base.NovaTestCase):
         image = self.create_image(number, **dict(GEN2, os_vtpm="required", **properties))
         self.glance._imagedata[image] = IMAGE_DATA
         return image
+
+    def prepared(self, *arguments):
+        # After os-win has found Windows.
+        return importlib.import_module("vtpm_compute.vtpm").PreparedVtpm(*arguments)
 
     @property
     def machines(self):
@@ -251,6 +256,17 @@ class VtpmDriverTest(nova_base.NovaTestCase):
             self.assertIn("would give it a new and empty one", str(error))
         self.assertEqual(before, self.machines)
         self.assertIn("hyperv_vtpm", self.system_metadata(server))
+
+    def test_a_protector_is_never_set_a_second_time(self):
+        server = self.boot(self.vtpm_image(os_vtpm_keys=KEY))
+        self._stop_server(server)
+        (before,) = self.machines
+        attached = self.compute.driver._vmops.vtpm
+        self.simulated.clear_calls(HOST)
+        self.assertRaises(errors.AttachError, attached.attach, before["name"], self.prepared(
+            self.protector, False, self.simulated.fabric_thumbprint(FABRIC)))
+        self.assertEqual([], self.simulated.calls(HOST, "*.SetKeyProtector"))
+        self.assertEqual([before], self.machines)
 
     def test_stop_start_and_reboot_keep_the_tpm(self):
         server = self.boot(self.vtpm_image(os_vtpm_keys=KEY))
