@@ -12,7 +12,26 @@ import pickle
 from tests.hyperv import cim, native
 
 
-class LocalComputer:
+class _Computer:
+    """What a session asks of a computer; how it is asked is the subclass's ``_call``."""
+
+    def get_class(self, namespace, class_name):
+        return self._call("find_class", namespace, class_name)
+
+    def query(self, namespace, text):
+        return self._call("query", namespace, text)
+
+    def associators(self, namespace, instance, association_class, result_class):
+        return self._call("associators", namespace, instance, association_class, result_class)
+
+    def get_instance(self, namespace, instance):
+        return self._call("get", instance)
+
+    def invoke(self, target, method, parameters):
+        return self._call("invoke", target, method, parameters)
+
+
+class LocalComputer(_Computer):
     """A host of a fabric in this process.
 
     :param fabric: a :class:`tests.hyperv.fabric.Fabric`
@@ -32,21 +51,6 @@ class LocalComputer:
         self._fabric.require_host(computer_name)
         return LocalComputer(self._fabric, computer_name)
 
-    def get_class(self, namespace, class_name):
-        return self._call("find_class", namespace, class_name)
-
-    def query(self, namespace, text):
-        return self._call("query", namespace, text)
-
-    def associators(self, namespace, instance, association_class, result_class):
-        return self._call("associators", namespace, instance, association_class, result_class)
-
-    def get_instance(self, namespace, instance):
-        return self._call("get", instance)
-
-    def invoke(self, target, method, parameters):
-        return self._call("invoke", target, method, parameters)
-
     def subscribe(self, namespace, text, deliver, ended):
         """:returns: a function that ends the subscription"""
         return self._call("subscribe", namespace, text, deliver)
@@ -55,7 +59,7 @@ class LocalComputer:
         return self._fabric.call_repository(self._name, method, *arguments)
 
 
-class RemoteComputer:
+class RemoteComputer(_Computer):
     """A host of a fabric process; the same methods as :class:`LocalComputer`.
 
     :param socket_path: of the fabric process
@@ -71,21 +75,6 @@ class RemoteComputer:
             return self
         self._channels.call("fabric", "require_host", computer_name)
         return RemoteComputer(self._path, computer_name, self._channels)
-
-    def get_class(self, namespace, class_name):
-        return self._call("find_class", namespace, class_name)
-
-    def query(self, namespace, text):
-        return self._call("query", namespace, text)
-
-    def associators(self, namespace, instance, association_class, result_class):
-        return self._call("associators", namespace, instance, association_class, result_class)
-
-    def get_instance(self, namespace, instance):
-        return self._call("get", instance)
-
-    def invoke(self, target, method, parameters):
-        return self._call("invoke", target, method, parameters)
 
     def subscribe(self, namespace, text, deliver, ended):
         channel = Channel.connect(self._path)
