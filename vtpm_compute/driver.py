@@ -71,7 +71,7 @@ class VMOps(hyperv_vmops.VMOps):
             if instance.uuid not in self._prepared:
                 raise
             raise errors.AttachError(
-                "The virtual machine does not start with its vTPM: %s" % exc) from exc
+                "The virtual machine, which has a vTPM, does not start: %s" % exc) from exc
 
 
 class HyperVDriver(hyperv_driver.HyperVDriver):
@@ -88,8 +88,8 @@ class HyperVDriver(hyperv_driver.HyperVDriver):
         for operations in (self._hostops, self._livemigrationops, self._migrationops,
                            self._event_handler):
             operations._vmops = self._vmops
-        # Instances whose VM this process destroyed: a rebuild spawns them anew here, on purpose.
-        self._destroyed: set[str] = set()
+        # What the VMs of rebuilds under way will get, by instance; None: no vTPM.
+        self._rebuilds: dict[str, vtpm.PreparedVtpm | None] = {}
 
     def init_host(self, host: str) -> None:
         """compute-hyperv's start; removes what an earlier process may have left."""
@@ -112,31 +112,69 @@ class HyperVDriver(hyperv_driver.HyperVDriver):
             if policy.MARK_VTPM not in instance.system_metadata:
                 # Whatever fails: Nova may try the next host with this very instance.
                 undo.callback(_unmark, instance)
+            prepared: vtpm.PreparedVtpm | None = None
             try:
-                request = _request(instance, rebuilding=(
-                    instance.task_state == task_states.REBUILD_SPAWNING
-                    and instance.uuid in self._destroyed))
-                if request.vtpm:
-                    prepared = self._vmops.vtpm.prepare(
-                        context, request, self._hostops._get_hypervisor_version())
-                    with self._vmops.prepared(instance, prepared):
-                        build()
+                if instance.uuid in self._rebuilds:
+                    prepared = self._rebuilds.pop(instance.uuid)
                 else:
+                    _refuse_existing(instance)
+                    prepared = self._prepare(context, instance)
+                if prepared is None:
                     # It may have had one: a rebuild with an image that asks for none.
                     _unmark(instance)
                     build()
+                else:
+                    with self._vmops.prepared(instance, prepared):
+                        build()
             except errors.VtpmError as exc:
                 LOG.warning("The server is not built: %s", exc, instance=instance)
-                raise nova_exception.BuildAbortException(
-                    instance_uuid=instance.uuid, reason=str(exc)) from exc
+                raise _abort(instance, str(exc)) from exc
+            except nova_exception.InstanceUnacceptable as exc:
+                if prepared is None:
+                    raise
+                # compute-hyperv refuses it, as it would on every other host.
+                raise _abort(instance, exc.format_message()) from exc
             undo.pop_all()
-            self._destroyed.discard(instance.uuid)
+
+    def rebuild(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
+        """Refuse a rebuild or an evacuation before Nova changes anything; else leave it to Nova.
+
+        :raises NotImplementedError: when nothing speaks against it. Nova then destroys the VM
+            (not for an evacuation) and spawns it anew.
+        :raises nova.exception.InstanceFaultRollback: when it is refused; the server stays as it
+            was, and its fault says why.
+        """
+        try:
+            if kwargs.get("evacuate"):
+                # The VM, with its TPM, may still be on the other host.
+                _refuse_existing(instance)
+            else:
+                self._rebuilds[instance.uuid] = self._prepare(context, instance)
+        except errors.VtpmError as exc:
+            LOG.warning("The server is left as it is: %s", exc, instance=instance)
+            raise nova_exception.InstanceFaultRollback(
+                inner_exception=_abort(instance, str(exc))) from exc
+        raise NotImplementedError()
 
     def destroy(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
-        """Destroy the VM; remembered for as long as a rebuild may want to know it."""
+        """Destroy the VM; what was prepared for a rebuild that failed is forgotten."""
+        if instance.task_state != task_states.REBUILDING:
+            self._rebuilds.pop(instance.uuid, None)
         super().destroy(context, instance, *args, **kwargs)
-        if instance.task_state == task_states.REBUILDING:
-            self._destroyed.add(instance.uuid)
+
+    def _prepare(self, context: Any, instance: Any) -> vtpm.PreparedVtpm | None:
+        """Decide again on the host itself, and get what the VM needs; None: no vTPM."""
+        prefix = nova_utils.SM_IMAGE_PROP_PREFIX
+        request = policy.decide(
+            {key[len(prefix):]: value for key, value in instance.system_metadata.items()
+             if key.startswith(prefix)},
+            instance.flavor.extra_specs or {})
+        if isinstance(request, policy.Refusal):
+            raise errors.RequestRefusedError(request.sentence)
+        if not request.vtpm:
+            return None
+        return self._vmops.vtpm.prepare(
+            context, request, self._hostops._get_hypervisor_version())
 
     def get_available_resource(self, nodename: str) -> dict[str, Any]:
         """compute-hyperv's resources, with the host's report among the stats."""
@@ -154,26 +192,16 @@ class HyperVDriver(hyperv_driver.HyperVDriver):
             self._vmops.vtpm.report(self._hostops._get_hypervisor_version()))
 
 
-def _request(instance: Any, rebuilding: bool) -> policy.VtpmRequest:
-    """What the instance asks for, decided again on the host itself.
+def _abort(instance: Any, reason: str) -> nova_exception.BuildAbortException:
+    return nova_exception.BuildAbortException(instance_uuid=instance.uuid, reason=reason)
 
-    :param rebuilding: whether its VM, with its TPM, was just destroyed here for a rebuild. An
-        evacuation is in the same task state, and its VM and TPM may still be somewhere.
-    :raises vtpm_compute.errors.RequestRefusedError: when the policy refuses it.
-    :raises vtpm_compute.errors.ExistingVtpmError: when it has a vTPM that this would replace.
-    """
-    if policy.MARK_VTPM in instance.system_metadata and not rebuilding:
+
+def _refuse_existing(instance: Any) -> None:
+    """:raises vtpm_compute.errors.ExistingVtpmError: when the instance has a vTPM."""
+    if policy.MARK_VTPM in instance.system_metadata:
         raise errors.ExistingVtpmError(
             "The server has a vTPM, and this would give it a new and empty one. Nothing was "
             "changed.")
-    prefix = nova_utils.SM_IMAGE_PROP_PREFIX
-    request = policy.decide(
-        {key[len(prefix):]: value for key, value in instance.system_metadata.items()
-         if key.startswith(prefix)},
-        instance.flavor.extra_specs or {})
-    if isinstance(request, policy.Refusal):
-        raise errors.RequestRefusedError(request.sentence)
-    return request
 
 
 def _mark(instance: Any, prepared: vtpm.PreparedVtpm) -> None:

@@ -12,11 +12,10 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from os_win import exceptions as os_win_exceptions
 from os_win.utils import baseutils
 from oslo_log import log as logging
 
-from vtpm_compute import errors, key_protector
+from vtpm_compute import errors, key_protector, security
 from vtpm_scheduling import policy
 
 LOG = logging.getLogger(__name__)
@@ -24,10 +23,6 @@ LOG = logging.getLogger(__name__)
 _NAMESPACE = "//./Root/Microsoft/Windows/Hgs"
 # Owners that are made here carry this name, so that one that was left behind is recognised.
 OWNER_PREFIX = "nova-vtpm-owner-"
-# What PyMI raises: the provider's refusal, a wrong type, an unknown property.
-_WMI_ERRORS = (os_win_exceptions.x_wmi, os_win_exceptions.OSWinException, TypeError,
-               AttributeError)
-
 Result = TypeVar("Result")
 
 
@@ -81,6 +76,9 @@ class HostGuardianClient(baseutils.BaseUtils):
         def find() -> Guardian | None:
             for found in self._connection().MSFT_HgsGuardian(Name=name):
                 certificate = bytes(found.EncryptionCertificate or ())
+                if not certificate:
+                    # Its thumbprint would be that of every other one that Windows does not tell.
+                    raise errors.HostGuardianError("guardian %s has no certificate" % name)
                 return Guardian(name, key_protector.thumbprint(certificate), found)
             return None
         return _translated("The host's guardian store cannot be read", find)
@@ -146,5 +144,5 @@ def _translated(problem: str, call: Callable[[], Result]) -> Result:
         return call()
     except errors.HostGuardianError as exc:
         raise errors.HostGuardianError("%s: %s." % (problem, exc)) from exc
-    except _WMI_ERRORS as exc:
+    except security.WMI_ERRORS as exc:
         raise errors.HostGuardianError("%s: %s" % (problem, exc)) from exc

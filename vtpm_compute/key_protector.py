@@ -17,6 +17,7 @@ from cryptography import x509
 from lxml import etree
 
 from vtpm_compute import errors
+from vtpm_scheduling import policy
 
 NAMESPACE = "http://schemas.microsoft.com/kps/2014/07"
 _PREFIX_LENGTH = 4
@@ -24,6 +25,8 @@ _PREFIX_LENGTH = 4
 UNSET = (_PREFIX_LENGTH).to_bytes(_PREFIX_LENGTH, "big")
 # A protector with six guardians of RSA-4096 has 38 KB.
 _MAX_BYTES = 1024 * 1024
+# A stranger chose the names in the certificates.
+_NAME_LENGTH = 80
 _NOT_ONE = "What %s holds is not a key protector: %s. Store the bytes of (Get-VMKeyProtector)."
 
 
@@ -54,17 +57,18 @@ class KeyProtector:
     raw: bytes = dataclasses.field(repr=False)
     guardians: tuple[Guardian, ...] = ()
 
-    def require_guardian(self, thumbprint: str) -> None:
+    def require_guardian(self, thumbprint: str, source: str) -> None:
         """Check that a guardian can unwrap it.
 
         :param thumbprint: of the guardian's encryption certificate.
+        :param source: where it comes from, for the message.
         :raises vtpm_compute.errors.KeyProtectorError: when it is none of them.
         """
         if all(guardian.thumbprint != thumbprint for guardian in self.guardians):
             raise errors.KeyProtectorError(
-                "The key protector in os_vtpm_keys does not name this fabric's guardian (%s...). "
-                "Make it with Grant-HgsKeyProtector for that guardian and store it again."
-                % thumbprint[:16])
+                "The key protector of %s does not name this fabric's guardian (%s...). Make it "
+                "with Grant-HgsKeyProtector for that guardian and store it again."
+                % (source, thumbprint[:16]))
 
 
 def is_unset(raw: Sequence[int]) -> bool:
@@ -134,13 +138,14 @@ def _guardians(root: etree._Element, source: str) -> list[Guardian]:
         try:
             der = base64.b64decode("".join(encoded.split()), validate=True)
             certificate = x509.load_der_x509_certificate(der)
+            name = _common_name(certificate)
         except (binascii.Error, ValueError):
             raise errors.KeyProtectorError(_NOT_ONE % (
                 source, "the certificate of wrapping %s cannot be read" % identifier[:10])
             ) from None
         found.append(Guardian(
-            wrapping_id=identifier, name=_common_name(certificate), thumbprint=thumbprint(der),
-            is_owner=signature.get("ParentWrappingId") == identifier))
+            wrapping_id=policy.quote(identifier), name=policy.quote(name, _NAME_LENGTH),
+            thumbprint=thumbprint(der), is_owner=signature.get("ParentWrappingId") == identifier))
     return found
 
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from barbicanclient import client as barbican_client
-from barbicanclient import exceptions as barbican_exceptions
 from keystoneauth1 import exceptions as ksa_exceptions
 from keystoneauth1 import loading, service_token
 from oslo_config import cfg
@@ -22,11 +21,15 @@ from vtpm_scheduling import policy
 
 LOG = logging.getLogger(__name__)
 
+_OK = 200
+# Nova cuts a fault at 255 characters: what is wrong must stand before that.
+_SHOWN = 60
 _OCTETS = "application/octet-stream"
 _BY_STATUS = {
     401: "was refused: the token is not valid any more. Boot the server again",
     403: "may not be read by you. Ask its owner for access (a Barbican ACL), or name your own",
-    404: "was not found: it does not exist, was deleted or has expired. Name an existing secret",
+    404: "was not found: it does not exist, was deleted, has expired or has no payload. Name "
+         "another",
     406: "is not stored as bytes or text. Store it again as application/octet-stream",
     410: "is gone. Name an existing secret",
     413: "is too large for the key manager. Cut it into pieces",
@@ -55,7 +58,7 @@ class KeySource:
         """
         if not context.auth_token:
             raise errors.KeyFetchError(
-                keys[0].text, "can be read by its owner only, and this operation carries no "
+                _shown(keys[0]), "can be read by its owner only, and this operation carries no "
                 "user's token. Let its owner start it")
         payloads: list[bytes] = []
         client = None
@@ -63,9 +66,13 @@ class KeySource:
         for key in keys:
             try:
                 client = client or self._client(context, answer)
-                payloads.append(self._fetch_one(client, key))
-            except (barbican_exceptions.HTTPError, barbican_exceptions.HTTPAuthError,
-                    ksa_exceptions.ClientException, KeyError, ValueError) as exc:
+                payloads.append(self._fetch_one(client, key, answer))
+            except errors.VtpmError:
+                raise
+            except Exception as exc:  # noqa: BLE001
+                # The client trips over answers that it does not expect in many ways (KeyError,
+                # TypeError, UnsupportedVersion). Any of them has to end the build, with a reason:
+                # another one would make Nova try every host.
                 raise _explain(key, exc, answer) from None
         return payloads
 
@@ -97,16 +104,19 @@ class KeySource:
             connect_retries=adapter.connect_retries,
             status_code_retries=adapter.status_code_retries)
 
-    def _fetch_one(self, client: Any, key: policy.KeyReference) -> bytes:
+    def _fetch_one(self, client: Any, key: policy.KeyReference, answer: _LastAnswer) -> bytes:
         LOG.debug("Reading vTPM key %s", key.secret_id)
         # By id: the host in a reference is never asked, whatever the user wrote there.
         payload = client.secrets.get(key.secret_id, payload_content_type=_OCTETS).payload
+        if answer.status != _OK:
+            # A redirect that was not followed: its body is not the secret.
+            raise _explain(key, ValueError("not the secret"), answer)
         if not payload:
-            raise errors.KeyFetchError(key.text, "is empty. Store the key protector in it")
+            raise errors.KeyFetchError(_shown(key), "is empty. Store the key protector in it")
         limit = self._conf[conf.SECTION].max_key_bytes
         if len(payload) > limit:
             raise errors.KeyFetchError(
-                key.text, "holds %d bytes, more than the %d allowed (max_key_bytes)"
+                _shown(key), "holds %d bytes, more than the %d allowed (max_key_bytes)"
                 % (len(payload), limit))
         return bytes(payload)
 
@@ -126,18 +136,22 @@ class _LastAnswer:
         self.status = response.status_code
 
 
+def _shown(key: policy.KeyReference) -> str:
+    return key.text if len(key.text) <= _SHOWN else key.secret_id
+
+
 def _explain(key: policy.KeyReference, exc: Exception,
              answer: _LastAnswer) -> errors.KeyFetchError:
     """One error for whatever the client raised; what it says may quote an answer: it is dropped."""
     if isinstance(exc, ksa_exceptions.CatalogException):
         return errors.KeyFetchError(
-            key.text, "could not be read: this cloud's catalog has no key manager")
+            _shown(key), "could not be read: this cloud's catalog has no key manager")
     if isinstance(exc, ksa_exceptions.ConnectionError):
-        return errors.KeyFetchError(key.text, _AWAY)
+        return errors.KeyFetchError(_shown(key), _AWAY)
     status = getattr(exc, "http_status", None) or answer.status
     if status in _BY_STATUS:
-        return errors.KeyFetchError(key.text, _BY_STATUS[status], status)
+        return errors.KeyFetchError(_shown(key), _BY_STATUS[status], status)
     LOG.info("Key %s: %s, after HTTP status %s", key.secret_id, type(exc).__name__, status)
     return errors.KeyFetchError(
-        key.text, "could not be read: the key manager answered %s. Try again later"
+        _shown(key), "could not be read: the key manager answered %s. Try again later"
         % (status or "nothing that can be understood"), status)

@@ -19,8 +19,10 @@ from vtpm_compute import errors
 _SETTING_CLASS = "Msvm_SecuritySettingData"
 # GetText_'s only format: the embedded instance as XML.
 _TEXT = 1
-_WMI_ERRORS = (os_win_exceptions.x_wmi, os_win_exceptions.OSWinException, TypeError,
-               AttributeError)
+# What a call through PyMI raises: the provider's refusal, a failed job, a wrong type, an unknown
+# property, an answer of another shape.
+WMI_ERRORS = (os_win_exceptions.x_wmi, os_win_exceptions.OSWinException, TypeError,
+              AttributeError, ValueError)
 
 Result = TypeVar("Result")
 
@@ -106,5 +108,5 @@ class SecurityService:
 def _translated(problem: str, call: Callable[[], Result]) -> Result:
     try:
         return call()
-    except _WMI_ERRORS as exc:
+    except WMI_ERRORS as exc:
         raise errors.AttachError("Hyper-V could not %s: %s" % (problem, exc)) from exc

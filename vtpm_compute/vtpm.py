@@ -84,9 +84,10 @@ class Vtpm:
         if unfit is not None or fabric is None:
             LOG.warning("This host was chosen for a vTPM, but %s",
                         unfit.sentence if unfit else "it has no fabric")
+            code = unfit.code if unfit else policy.MisfitCode.NO_FABRIC_GUARDIAN
             raise errors.HostUnfitError(
-                "The host chosen for the vTPM cannot run it at present: it is no longer guarded. "
-                "Try again; tell the administrator if it lasts.")
+                "The host that was chosen cannot run a vTPM: %s. Try again; tell the "
+                "administrator if it lasts." % policy.for_tenants(code))
         return PreparedVtpm(protector=self._protector(context, request, fabric),
                             shielded=request.shielded, fabric_thumbprint=fabric)
 
@@ -96,7 +97,7 @@ class Vtpm:
         if request.keys:
             pieces = self._keys.fetch(context, request.keys)
             parsed = key_protector.parse(pieces, policy.IMAGE_KEYS)
-            parsed.require_guardian(fabric)
+            parsed.require_guardian(fabric, policy.IMAGE_KEYS)
             made = "given in %d secrets" % len(pieces)
         else:
             guardian = self._guardians.find_guardian(self._fabric_guardian or "")
@@ -105,7 +106,7 @@ class Vtpm:
                     "The fabric's guardian on the host changed meanwhile. Try again.")
             parsed = key_protector.parse(
                 [self._guardians.make_protector([guardian])], "the host")
-            parsed.require_guardian(fabric)
+            parsed.require_guardian(fabric, "the host")
             made = "made on this host"
         LOG.info("Key protector %s, %d bytes, guardians: %s", made, len(parsed.raw), ", ".join(
             "%s%s (%s)" % (guardian.name, ", the owner" if guardian.is_owner else "",

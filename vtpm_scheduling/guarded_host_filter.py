@@ -49,16 +49,21 @@ class GuardedHostFilter(filters.BaseHostFilter):
         """
         hosts = list(filter_obj_list)
         try:
-            request, home = self._read(spec_obj)
+            return self._filter(hosts, spec_obj)
+        except nova_exception.NoValidHost:
+            raise
         except instance_facts.InstanceRecordMissing:
             LOG.info("No record of instance %s: it is being deleted", spec_obj.instance_uuid)
             raise nova_exception.NoValidHost(
                 reason="The server's records are gone: it is being deleted.") from None
         except Exception:  # see the class: Nova mishandles any other
-            LOG.exception("What instance %s asks for could not be read", spec_obj.instance_uuid)
+            LOG.exception("Hosts for instance %s could not be chosen", spec_obj.instance_uuid)
             raise nova_exception.NoValidHost(
-                reason="Whether the server asks for a vTPM could not be read: try again, and tell "
-                       "the administrator if it lasts.") from None
+                reason="Whether the server asks for a vTPM, or which host fits, could not be read: "
+                       "try again, and tell the administrator if it lasts.") from None
+
+    def _filter(self, hosts: list[Any], spec_obj: Any) -> list[Any]:
+        request, home = self._read(spec_obj)
         if isinstance(request, policy.Refusal):
             LOG.info("Instance %s is refused (%s): %s",
                      spec_obj.instance_uuid, request.code.value, request.sentence)
@@ -80,13 +85,11 @@ class GuardedHostFilter(filters.BaseHostFilter):
         facts = instance_facts.load(context, spec_obj.instance_uuid)
         flavor = spec_obj.flavor
         extra_specs = (flavor.extra_specs or {}) if "extra_specs" in flavor else {}
-        request = policy.decide(facts.image_properties, extra_specs)
         # A rebuild makes a new virtual machine with a new TPM on the host where it is.
         if not facts.has_vtpm or scheduler_utils.request_is_rebuild(spec_obj):
-            return request, None
-        if request == policy.NO_VTPM:
-            request = policy.EXISTING_VTPM
-        return request, policy.Home(fabric_thumbprint=facts.fabric_thumbprint)
+            return policy.decide(facts.image_properties, extra_specs), None
+        return (policy.decide_existing(extra_specs),
+                policy.Home(fabric_thumbprint=facts.fabric_thumbprint))
 
     @staticmethod
     def _fitting(hosts: list[Any], instance_uuid: str, request: policy.VtpmRequest,

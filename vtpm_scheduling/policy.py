@@ -33,7 +33,8 @@ IMAGE_SECURE_BOOT = "os_secure_boot"
 IMAGE_MACHINE_TYPE = "hw_machine_type"
 # compute-hyperv's own property: the Barbican container with a provisioning data file.
 IMAGE_PDK = "img_pdk_reference"
-# Glance's documented name first, Nova's internal name second: Nova accepts both.
+IMAGE_OS_TYPE = "os_type"
+# The names that Nova takes for one thing: Glance's documented one and its own.
 IMAGE_HYPERVISOR_TYPES = ("hypervisor_type", "img_hv_type")
 IMAGE_ARCHITECTURES = ("architecture", "hw_architecture")
 
@@ -73,6 +74,10 @@ _SECRET_URL = re.compile(
     r"https?://[^/?#@\s]+(?:/[^?#@\s]*)?/secrets/(" + _UUID + r")/?", re.IGNORECASE)
 # What a message quotes of a value: enough to recognise it. Nova cuts a fault at 255 characters.
 _QUOTED = 44
+# What compute-hyperv's own flow takes (os_win.constants.VTPM_SUPPORTED_OS).
+_PDK_OS_TYPE = "windows"
+# How many kinds of reason a tenant reads: more would be cut in the middle.
+_KINDS_SHOWN = 3
 
 
 class RefusalCode(str, enum.Enum):
@@ -84,6 +89,8 @@ class RefusalCode(str, enum.Enum):
     KEYS_WITHOUT_VTPM = "keys_without_vtpm"
     KEYS_AND_PDK = "keys_and_pdk"
     PDK_WITHOUT_IMAGE = "pdk_without_image"
+    PDK_WITHOUT_SECURE_BOOT = "pdk_without_secure_boot"
+    SECURE_BOOT_WITHOUT_OS_TYPE = "secure_boot_without_os_type"
     KEYS_CUT = "keys_cut"
     KEYS_TOO_MANY = "keys_too_many"
     KEY_EMPTY = "key_empty"
@@ -146,10 +153,10 @@ NO_VTPM = VtpmRequest(vtpm=False)
 EXISTING_VTPM = VtpmRequest(vtpm=True, asked_by="the server's existing vTPM")
 
 
-def _quote(value: str) -> str:
-    """A value as a message shows it: printable and short."""
-    shown = "".join(c if c.isprintable() else "?" for c in value)
-    return shown if len(shown) <= _QUOTED else shown[:_QUOTED] + "..."
+def quote(value: str, length: int = _QUOTED) -> str:
+    """A value as a message or a log shows it: printable, and at most so many characters."""
+    shown = "".join(c if c.isprintable() else "?" for c in value[:length + 1])
+    return shown if len(shown) <= length else shown[:length] + "..."
 
 
 def check_choice(kind: str, name: str, value: str) -> Refusal | None:
@@ -160,7 +167,7 @@ def check_choice(kind: str, name: str, value: str) -> Refusal | None:
     if value in CHOICES:
         return None
     return Refusal(RefusalCode.INVALID_VALUE, "%s %s=%s is not valid: use one of %s." % (
-        kind, name, _quote(value), ", ".join(CHOICES)))
+        kind, name, quote(value), ", ".join(CHOICES)))
 
 
 def _choose(image_name: str, image_value: str | None,
@@ -196,25 +203,25 @@ def parse_keys(value: str) -> tuple[KeyReference, ...] | Refusal:
         return Refusal(RefusalCode.KEYS_CUT, (
             "Image property %s=%s is too long: Nova keeps fewer than %d characters. Give UUIDs "
             "instead of full references."
-            % (IMAGE_KEYS, _quote(value), NOVA_VALUE_LENGTH)))
+            % (IMAGE_KEYS, quote(value), NOVA_VALUE_LENGTH)))
     entries = [entry.strip() for entry in value.split(",")]
     if len(entries) > MAX_KEYS:
         return Refusal(RefusalCode.KEYS_TOO_MANY, (
             "Image property %s=%s names %d secrets: give at most %d." % (
-                IMAGE_KEYS, _quote(value), len(entries), MAX_KEYS)))
+                IMAGE_KEYS, quote(value), len(entries), MAX_KEYS)))
     keys: list[KeyReference] = []
     for position, entry in enumerate(entries, 1):
         if not entry:
             return Refusal(RefusalCode.KEY_EMPTY, (
                 "Image property %s=%s: entry %d of %d is empty. Give the references of Barbican "
                 "secrets, separated by commas, or leave the property out."
-                % (IMAGE_KEYS, _quote(value), position, len(entries))))
+                % (IMAGE_KEYS, quote(value), position, len(entries))))
         match = _SECRET_URL.fullmatch(entry)
         if match is None and _BARE_UUID.fullmatch(entry) is None:
             return Refusal(RefusalCode.KEY_MALFORMED, (
                 "Image property %s: %s is not the reference of a Barbican secret: give its UUID "
                 "or its full reference, which ends in /secrets/UUID."
-                % (IMAGE_KEYS, _quote(entry))))
+                % (IMAGE_KEYS, quote(entry))))
         key = KeyReference(entry, (match.group(1) if match else entry).lower())
         if any(other.secret_id == key.secret_id for other in keys):
             return Refusal(RefusalCode.KEY_REPEATED, (
@@ -224,11 +231,21 @@ def parse_keys(value: str) -> tuple[KeyReference, ...] | Refusal:
     return tuple(keys)
 
 
-def _first(properties: Mapping[str, str], names: Iterable[str]) -> tuple[str, str | None]:
-    for name in names:
-        if name in properties:
-            return name, properties[name]
-    return "", None
+def decide_existing(extra_specs: Mapping[str, str]) -> VtpmRequest | Refusal:
+    """What a server that has a vTPM asks for on a move.
+
+    Its image is not asked: a refused rebuild leaves the properties of an image that the server
+    does not run.
+
+    :param extra_specs: of its flavor, on a resize of the new one.
+    """
+    value = extra_specs.get(FLAVOR_VTPM)
+    refusal = check_choice("Flavor extra spec", FLAVOR_VTPM, value) if value is not None else None
+    if refusal is None and value == DISABLED:
+        refusal = Refusal(RefusalCode.CONTRADICTION, (
+            "Flavor extra spec %s=%s contradicts the vTPM that the server has: choose another "
+            "flavor." % (FLAVOR_VTPM, DISABLED)))
+    return refusal or EXISTING_VTPM
 
 
 def decide(image_properties: Mapping[str, str],
@@ -262,7 +279,7 @@ def decide(image_properties: Mapping[str, str],
             return Refusal(RefusalCode.KEYS_WITHOUT_VTPM, (
                 "Image property %s=%s is set, but neither the image nor the flavor requires a "
                 "vTPM: set %s=%s on the image, or remove the keys."
-                % (IMAGE_KEYS, _quote(image_properties[IMAGE_KEYS]), IMAGE_VTPM, REQUIRED)))
+                % (IMAGE_KEYS, quote(image_properties[IMAGE_KEYS]), IMAGE_VTPM, REQUIRED)))
         return NO_VTPM
     return _decide_vtpm(image_properties, extra_specs, bool(shielded), asked_by)
 
@@ -276,7 +293,7 @@ def _decide_vtpm(image_properties: Mapping[str, str], extra_specs: Mapping[str, 
         if uses_pdk:
             return Refusal(RefusalCode.KEYS_AND_PDK, (
                 "Image properties %s=%s and %s exclude each other: both give the key protector. "
-                "Remove one." % (IMAGE_KEYS, _quote(image_properties[IMAGE_KEYS]), IMAGE_PDK)))
+                "Remove one." % (IMAGE_KEYS, quote(image_properties[IMAGE_KEYS]), IMAGE_PDK)))
         parsed = parse_keys(image_properties[IMAGE_KEYS])
         if isinstance(parsed, Refusal):
             return parsed
@@ -286,7 +303,7 @@ def _decide_vtpm(image_properties: Mapping[str, str], extra_specs: Mapping[str, 
         return Refusal(RefusalCode.NOT_GENERATION_2, (
             "A vTPM (%s) needs a Generation 2 VM, but image property %s %s: set it to %s." % (
                 asked_by, IMAGE_MACHINE_TYPE,
-                "is not set" if machine_type is None else "is %s" % _quote(machine_type),
+                "is not set" if machine_type is None else "is %s" % quote(machine_type),
                 GENERATION_2)))
     needed = IMAGE_SHIELDED if shielded else IMAGE_VTPM
     if uses_pdk and image_properties.get(needed) != REQUIRED:
@@ -294,30 +311,55 @@ def _decide_vtpm(image_properties: Mapping[str, str], extra_specs: Mapping[str, 
         return Refusal(RefusalCode.PDK_WITHOUT_IMAGE, (
             "Image property %s serves only what the image itself requires, not %s: set image "
             "property %s=%s." % (IMAGE_PDK, asked_by, needed, REQUIRED)))
-    name, value = _first(image_properties, IMAGE_HYPERVISOR_TYPES)
-    if value is not None and value.lower() != HYPERV:
-        return Refusal(RefusalCode.OTHER_HYPERVISOR, (
-            "A vTPM (%s) needs Hyper-V, but image property %s=%s: set it to %s or remove it."
-            % (asked_by, name, _quote(value), HYPERV)))
-    name, value = _first(image_properties, IMAGE_ARCHITECTURES)
-    if value is not None and value.lower() not in ARCHITECTURES:
-        return Refusal(RefusalCode.OTHER_ARCHITECTURE, (
-            "A vTPM (%s) needs a 64-bit Generation 2 VM, but image property %s=%s: set it to %s "
-            "or remove it." % (asked_by, name, _quote(value), ARCHITECTURES[0])))
+    for name in IMAGE_HYPERVISOR_TYPES:
+        value = image_properties.get(name, HYPERV)
+        if value.lower() != HYPERV:
+            return Refusal(RefusalCode.OTHER_HYPERVISOR, (
+                "A vTPM (%s) needs Hyper-V, but image property %s=%s: set it to %s or remove it."
+                % (asked_by, name, quote(value), HYPERV)))
+    for name in IMAGE_ARCHITECTURES:
+        value = image_properties.get(name, ARCHITECTURES[0])
+        if value.lower() not in ARCHITECTURES:
+            return Refusal(RefusalCode.OTHER_ARCHITECTURE, (
+                "A vTPM (%s) needs a 64-bit VM, but image property %s=%s: set it to %s or remove "
+                "it." % (asked_by, name, quote(value), ARCHITECTURES[0])))
     secure_boot = _choose(IMAGE_SECURE_BOOT, image_properties.get(IMAGE_SECURE_BOOT),
                           FLAVOR_SECURE_BOOT, extra_specs.get(FLAVOR_SECURE_BOOT))
     if isinstance(secure_boot, Refusal):
         return secure_boot
+    os_type = image_properties.get(IMAGE_OS_TYPE)
     if shielded and not secure_boot:
         return Refusal(RefusalCode.SHIELDED_WITHOUT_SECURE_BOOT, (
-            "A shielded VM (%s) needs Secure Boot: set image property %s=%s."
-            % (asked_by, IMAGE_SECURE_BOOT, REQUIRED)))
+            "A shielded VM (%s) needs Secure Boot, but %s: set image property %s=%s." % (
+                asked_by, _secure_boot_as_set(image_properties, extra_specs), IMAGE_SECURE_BOOT,
+                REQUIRED)))
+    if uses_pdk and not (secure_boot and os_type == _PDK_OS_TYPE):
+        return Refusal(RefusalCode.PDK_WITHOUT_SECURE_BOOT, (
+            "Image property %s needs %s=%s and %s=%s, but %s and %s." % (
+                IMAGE_PDK, IMAGE_SECURE_BOOT, REQUIRED, IMAGE_OS_TYPE, _PDK_OS_TYPE,
+                _secure_boot_as_set(image_properties, extra_specs),
+                _as_set(IMAGE_OS_TYPE, os_type))))
+    if secure_boot and not os_type:
+        return Refusal(RefusalCode.SECURE_BOOT_WITHOUT_OS_TYPE, (
+            "Secure Boot (%s) needs to know the guest, but image property %s: set it to windows "
+            "or linux." % (secure_boot, _as_set(IMAGE_OS_TYPE, os_type))))
     if shielded and not keys and not uses_pdk:
         return Refusal(RefusalCode.SHIELDED_WITHOUT_KEYS, (
-            "A shielded VM (%s) needs its owner's key protector: store it in Barbican and name "
-            "it in image property %s." % (asked_by, IMAGE_KEYS)))
+            "A shielded VM (%s) needs its owner's key protector, but image property %s is not "
+            "set: store the protector in Barbican and name it there." % (asked_by, IMAGE_KEYS)))
     return VtpmRequest(vtpm=True, shielded=shielded, secure_boot=bool(secure_boot), keys=keys,
                        uses_pdk=uses_pdk, asked_by=asked_by)
+
+
+def _as_set(name: str, value: str | None) -> str:
+    return "%s is not set" % name if value is None else "%s=%s" % (name, quote(value))
+
+
+def _secure_boot_as_set(image_properties: Mapping[str, str],
+                        extra_specs: Mapping[str, str]) -> str:
+    if FLAVOR_SECURE_BOOT in extra_specs:
+        return _as_set(FLAVOR_SECURE_BOOT, extra_specs[FLAVOR_SECURE_BOOT])
+    return _as_set(IMAGE_SECURE_BOOT, image_properties.get(IMAGE_SECURE_BOOT))
 
 
 # --- hosts ------------------------------------------------------------------------------------
@@ -457,6 +499,11 @@ _ATTESTATION_MEANING = {
 }
 
 
+def for_tenants(code: MisfitCode) -> str:
+    """A kind of reason in a tenant's words, without names and numbers of hosts."""
+    return _FOR_TENANTS[code]
+
+
 def attestation_meaning(status: int | None) -> str:
     """A status of :class:`Attestation` in words, for logs and commands."""
     if status is None:
@@ -536,8 +583,8 @@ def no_host_sentence(request: VtpmRequest, codes: Iterable[MisfitCode]) -> str:
     :param request: what was asked for.
     :param codes: the reasons of the hosts that were looked at.
     :returns: one sentence with each kind of reason once; the rule asked last, which is the
-        nearest to a fit, comes first.
+        nearest to a fit, comes first, and the farthest are left out.
     """
     seen = set(codes)
-    kinds = [_FOR_TENANTS[code] for code in reversed(MisfitCode) if code in seen]
+    kinds = [for_tenants(code) for code in reversed(MisfitCode) if code in seen][:_KINDS_SHOWN]
     return "No host fits the vTPM (%s): %s." % (request.asked_by, "; ".join(kinds))

@@ -42,9 +42,11 @@ class Tenant:
                         for payload in payloads)
 
     def image(self, user="alice", **properties):
-        """An image with these properties."""
+        """An image with these properties, for Windows; None: without that one."""
+        properties = dict({"os_type": "windows"}, **properties)
         return self.clients[user].upload_image(
-            self.name("image"), guarded_cloud.IMAGE, dict(os_type="windows", **properties))
+            self.name("image"), guarded_cloud.IMAGE,
+            {name: value for name, value in properties.items() if value is not None})
 
     def vtpm_image(self, user="alice", **properties):
         """An image that requires a vTPM, of Generation 2 unless the properties say otherwise."""

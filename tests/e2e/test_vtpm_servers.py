@@ -137,6 +137,11 @@ REFUSALS = [
                                       **GEN2}, {}, ["os_shielded_vm=required", "os_secure_boot"]),
     ("shielded without keys", {"os_shielded_vm": "required", "os_secure_boot": "required",
                                **GEN2}, {}, ["os_shielded_vm=required", "os_vtpm_keys"]),
+    ("Secure Boot without os_type", {"os_vtpm": "required", "os_secure_boot": "required",
+                                     "os_type": None, **GEN2}, {},
+     ["os_secure_boot=required", "os_type is not set"]),
+    ("PDK without Secure Boot", {"os_vtpm": "required", "img_pdk_reference": "x", **GEN2}, {},
+     ["img_pdk_reference", "os_secure_boot is not set"]),
     ("other hypervisor", {"os_vtpm": "required", "hypervisor_type": "qemu", **GEN2}, {},
      ["hypervisor_type=qemu"]),
     ("other architecture", {"os_vtpm": "required", "architecture": "aarch64", **GEN2}, {},
@@ -200,13 +205,14 @@ class TestKeysThatCannotBeRead:
     def test_deleted(self, tenant):
         keys = tenant.store(tenant.protector)
         tenant.alice.barbican.secrets.delete(keys)
-        assert "was deleted or has expired" in tenant.fault(tenant.vtpm_image(os_vtpm_keys=keys))
+        assert "was deleted, has expired" in tenant.fault(tenant.vtpm_image(os_vtpm_keys=keys))
 
     def test_without_a_payload(self, tenant):
         reference = tenant.alice.barbican.secrets.create(name="empty").store()
         identifier = reference.rpartition("/")[2]
         message = tenant.fault(tenant.vtpm_image(os_vtpm_keys=identifier))
-        assert identifier in message
+        assert "vTPM key %s " % identifier in message
+        assert "has no payload" in message or "is empty" in message
 
     def test_barbican_is_down(self, tenant):
         keys = tenant.store(tenant.protector)
@@ -264,7 +270,7 @@ class TestHostsThatRefuse:
             pytest.skip("this cloud has one host: RabbitMQ is missing")
         message = tenant.fault(tenant.vtpm_image(user="admin"), user="admin",
                                availability_zone="nova:%s" % UNGUARDED)
-        assert "it is no longer guarded" in message or "not guarded" in message
+        assert "cannot run a vTPM: hosts are not guarded at present" in message
 
 
 class TestNothingSecretIsLogged:

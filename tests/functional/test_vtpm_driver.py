@@ -9,6 +9,7 @@ import os
 import tempfile
 import time
 import types
+from unittest import mock
 
 import fixtures
 from nova import context as nova_context
@@ -196,7 +197,7 @@ class VtpmDriverTest(nova_base.NovaTestCase):
             HOST, "*.RequestStateChange", times=9,
             job_error=("The key protector could not be unwrapped.", 32768))
         message = self.refused(self.vtpm_image())
-        self.assertIn("does not start with its vTPM", message)
+        self.assertIn("which has a vTPM, does not start", message)
 
     def test_unreadable_key(self):
         self.key_manager.status = 403
@@ -215,13 +216,13 @@ class VtpmDriverTest(nova_base.NovaTestCase):
     def test_attestation_lost_since_the_last_report(self):
         image = self.vtpm_image()
         self.simulated.set_attestation(HOST, 301)
-        self.assertIn("it is no longer guarded", self.refused(image))
+        self.assertIn("hosts are not guarded at present", self.refused(image))
 
     def test_guardian_lost_since_the_last_report(self):
         image = self.vtpm_image()
         self.simulated.remove_guardian(HOST, FABRIC)
         message = self.boot(image, expected="ERROR")["fault"]["message"]
-        self.assertIn("cannot run it at present", message)
+        self.assertIn("hosts lack their fabric's guardian", message)
         self.assertEqual([], self.machines)
 
     def test_rebuild_with_another_image(self):
@@ -241,6 +242,43 @@ class VtpmDriverTest(nova_base.NovaTestCase):
         self.assertFalse(machine["security"]["TpmEnabled"])
         self.assertNotIn("hyperv_vtpm", self.system_metadata(server))
 
+    def test_a_rebuild_that_is_refused_leaves_the_server_as_it_was(self):
+        server = self.boot(self.vtpm_image(os_vtpm_keys=KEY))
+        (before,) = self.machines
+        self.simulated.write_tpm(HOST, before["name"], "bitlocker", b"key")
+
+        def assert_refused(image, words):
+            self.api.post_server_action(server["id"], {"rebuild": {"imageRef": image}})
+            after = self._wait_for_server_parameter(
+                server, {"OS-EXT-STS:task_state": None, "status": "ACTIVE"})
+            self.assertIn(words, after["fault"]["message"] if "fault" in after else
+                          self.notification_of(server))
+            self.assertEqual([before], self.machines)
+            self.assertEqual(b"key", self.simulated.read_tpm(HOST, before["name"], "bitlocker"))
+            self.assertIn("hyperv_vtpm", self.system_metadata(server))
+
+        other = self.vtpm_image(2, os_vtpm_keys=OTHER_KEY)
+        self.key_manager.status = 403
+        assert_refused(other, "may not be read by you")
+        self.key_manager.status = 200
+        self.key_manager.payloads[OTHER_KEY] = b"nonsense"
+        assert_refused(self.vtpm_image(3, os_vtpm_keys=OTHER_KEY), "is not a key protector")
+
+    def notification_of(self, server):
+        """Why the last action failed, as the API tells it."""
+        action = self.api.get_instance_actions(server["id"])[0]
+        events = self.api.api_get("/servers/%s/os-instance-actions/%s" % (
+            server["id"], action["request_id"])).body["instanceAction"]["events"]
+        return " ".join(event.get("details") or "" for event in events)
+
+    def test_secure_boot_that_compute_hyperv_refuses(self):
+        """Whatever compute-hyperv finds wrong is the server's fault, not a vain retry."""
+        with mock.patch.object(importlib.import_module("vtpm_compute.driver").VMOps,
+                               "_requires_secure_boot", side_effect=(
+                                   exception.InstanceUnacceptable(instance_id="x", reason="no"))):
+            self.assertIn("aborted: Instance x is unacceptable: no",
+                          self.refused(self.vtpm_image()))
+
     def test_a_second_spawn_is_refused(self):
         """As an evacuation, an unshelving or a cross-cell resize would do it."""
         server = self.boot(self.vtpm_image(os_vtpm_keys=KEY))
@@ -254,6 +292,10 @@ class VtpmDriverTest(nova_base.NovaTestCase):
                 exception.BuildAbortException, self.compute.driver.spawn, admin, instance,
                 None, [], "", {}, network_info=[], block_device_info={})
             self.assertIn("would give it a new and empty one", str(error))
+        error = self.assertRaises(
+            exception.InstanceFaultRollback, self.compute.driver.rebuild, context=admin,
+            instance=instance, evacuate=True)
+        self.assertIn("would give it a new and empty one", str(error.inner_exception))
         self.assertEqual(before, self.machines)
         self.assertIn("hyperv_vtpm", self.system_metadata(server))
 

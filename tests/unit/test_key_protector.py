@@ -59,10 +59,11 @@ def test_length_is_added_where_it_is_missing(protector):
 
 def test_only_a_named_guardian_can_unwrap(protector, owner, fabric):
     read = parse(protector)
-    read.require_guardian(fabric.thumbprint)
-    read.require_guardian(owner.thumbprint)
-    with pytest.raises(errors.KeyProtectorError, match="does not name this fabric's guardian"):
-        read.require_guardian("00" * 32)
+    read.require_guardian(fabric.thumbprint, "os_vtpm_keys")
+    read.require_guardian(owner.thumbprint, "os_vtpm_keys")
+    with pytest.raises(errors.KeyProtectorError,
+                       match="of os_vtpm_keys does not name this fabric's guardian"):
+        read.require_guardian("00" * 32, "os_vtpm_keys")
 
 
 def test_it_does_not_show_itself(protector):
@@ -124,6 +125,20 @@ def test_a_certificate_that_is_none(certificate):
     assert "certificate of wrapping 1" in invalid(wrapping(
         b'<Id>1</Id><SigningCertificateSignature ParentWrappingId="1"/>'
         b"<EncryptionCertificate>%s</EncryptionCertificate>" % certificate))
+
+
+def test_names_that_forge_a_log(fabric):
+    evil = guardian.Guardian.generate("A\nERROR B")
+    read = parse(simulated.make_protector(evil, [fabric]))
+    assert all(one.name.isprintable() and len(one.name) <= 83 for one in read.guardians)
+
+
+def test_a_name_that_does_not_decode(protector, owner):
+    damaged = owner.encryption_certificate.replace(b"Contoso", b"Conto\xff\xfe")
+    document = protector[4:].replace(base64.b64encode(owner.encryption_certificate),
+                                     base64.b64encode(damaged))
+    assert document != protector[4:]
+    assert "certificate of wrapping 1" in invalid(document)
 
 
 @pytest.mark.parametrize(("raw", "unset"), [

@@ -97,8 +97,9 @@ def test_redirects_do_not_take_the_token_away(key_manager):
         for status in (301, 302, 303, 307, 308):
             key_manager.status = status
             key_manager.headers = {"Location": foreign.url + "/v1/secrets/x/payload"}
-            key_manager.body = b""
-            failure(key_manager.url)
+            for body in (b"", b"<html>Moved</html>"):
+                key_manager.body = body
+                assert "the key manager answered %d" % status in str(failure(key_manager.url))
         assert foreign.requests == []
 
 
@@ -107,13 +108,29 @@ def test_redirects_do_not_take_the_token_away(key_manager):
     (406, "application/octet-stream"), (410, "is gone"), (413, "too large"),
     (429, "too many requests"), (500, "answered 500"), (503, "answered 503")])
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"title": "T", "description": "D"}',
-                                  b'{"error": {"message": "m", "code": 401}}', SECRET])
+                                  b'{"error": {"message": "m", "code": 401}}', b"[]", b'"x"',
+                                  SECRET])
 def test_every_status_names_the_key_and_the_remedy(key_manager, status, words, body):
     key_manager.status, key_manager.body = status, body
-    key_manager.content_type = "application/json" if body.startswith(b"{") else "text/html"
+    key_manager.content_type = (
+        "application/json" if body[:1] in (b"{", b"[", b'"') else "text/html")
     error = failure(key_manager.url)
     assert words in str(error)
     assert "key protector" not in str(error)
+
+
+def test_a_long_reference_does_not_hide_what_is_wrong(key_manager):
+    key_manager.status = 403
+    key = reference("https://%s.example.org/v1/secrets/%%s" % ("x" * 150))
+    with pytest.raises(errors.KeyFetchError) as caught:
+        fetch(key_manager.url, key)
+    assert str(caught.value).startswith("vTPM key %s may not be read" % key.secret_id)
+
+
+def test_discovery_that_fails(key_manager, monkeypatch):
+    for versions in ("", "[]", "{}", "<html>", '{"versions": []}'):
+        monkeypatch.setattr(stub_key_manager, "VERSIONS", versions)
+        failure(key_manager.url)
 
 
 def test_empty(key_manager):

@@ -11,7 +11,7 @@ from vtpm_scheduling import policy
 
 UUIDS = ["%08x-1111-2222-3333-444444444444" % number for number in range(7)]
 GEN2 = {"hw_machine_type": "hyperv-gen2"}
-SHIELDABLE = dict(GEN2, os_secure_boot="required", os_vtpm_keys=UUIDS[0])
+SHIELDABLE = dict(GEN2, os_secure_boot="required", os_type="windows", os_vtpm_keys=UUIDS[0])
 THUMBPRINT = "ab" * 32
 NOVA_FAULT = 255
 NOVA_PREFIX = "No valid host was found. "
@@ -50,7 +50,7 @@ def cells():
 def test_table(row, column, answer, names, implies_shielded):
     image = dict(GEN2)
     if implies_shielded:
-        image["os_secure_boot"] = "required"
+        image.update(os_secure_boot="required", os_type="windows")
     flavor = {}
     if row != "unset":
         image[names[0]] = row
@@ -126,6 +126,14 @@ VTPM = dict(GEN2, os_vtpm="required")
      ["img_pdk_reference", "os:vtpm=required", "os_vtpm=required"]),
     (dict(VTPM, img_pdk_reference="x", os_secure_boot="required"), {"os:shielded_vm": "required"},
      "pdk_without_image", ["os:shielded_vm=required", "os_shielded_vm=required"]),
+    (dict(VTPM, img_pdk_reference="x", os_type="windows"), {}, "pdk_without_secure_boot",
+     ["img_pdk_reference", "os_secure_boot is not set", "os_type=windows"]),
+    (dict(VTPM, img_pdk_reference="x", os_type="linux", os_secure_boot="required"), {},
+     "pdk_without_secure_boot", ["os_secure_boot=required", "os_type=linux"]),
+    (dict(VTPM, os_secure_boot="required"), {}, "secure_boot_without_os_type",
+     ["os_secure_boot=required", "os_type is not set"]),
+    (VTPM, {"os:secure_boot": "required"}, "secure_boot_without_os_type",
+     ["os:secure_boot=required", "os_type is not set"]),
     (dict(VTPM, os_vtpm_keys="a" * 255), {}, "keys_cut", ["os_vtpm_keys", "too long"]),
     (dict(VTPM, os_vtpm_keys=",".join(UUIDS)[:255]), {}, "keys_cut", ["os_vtpm_keys"]),
     (dict(VTPM, os_vtpm_keys=",".join("abcdefg")), {}, "keys_too_many",
@@ -151,6 +159,8 @@ VTPM = dict(GEN2, os_vtpm="required")
      ["hw_machine_type is hyperv-gen1", "hyperv-gen2"]),
     ({}, {"os:vtpm": "required"}, "not_generation_2", ["os:vtpm=required", "hw_machine_type"]),
     (dict(VTPM, hypervisor_type="kvm"), {}, "other_hypervisor", ["hypervisor_type=kvm"]),
+    (dict(VTPM, hypervisor_type="hyperv", img_hv_type="qemu"), {}, "other_hypervisor",
+     ["img_hv_type=qemu"]),
     (dict(VTPM, img_hv_type="qemu"), {}, "other_hypervisor", ["img_hv_type=qemu"]),
     (dict(VTPM, architecture="aarch64"), {}, "other_architecture", ["architecture=aarch64"]),
     (dict(VTPM, hw_architecture="i686"), {}, "other_architecture", ["hw_architecture=i686"]),
@@ -159,8 +169,10 @@ VTPM = dict(GEN2, os_vtpm="required")
     (dict(SHIELDABLE), {"os:shielded_vm": "required", "os:vtpm": "disabled"},
      "shielded_without_vtpm", ["os:shielded_vm=required", "os:vtpm=disabled"]),
     (dict(GEN2, os_shielded_vm="required", os_vtpm_keys=UUIDS[0]), {},
-     "shielded_without_secure_boot", ["os_shielded_vm=required", "os_secure_boot=required"]),
-    (dict(GEN2, os_shielded_vm="required", os_secure_boot="required"), {},
+     "shielded_without_secure_boot", ["os_shielded_vm=required", "os_secure_boot is not set"]),
+    (dict(GEN2, os_shielded_vm="required", os_vtpm_keys=UUIDS[0]), {"os:secure_boot": "optional"},
+     "shielded_without_secure_boot", ["os:secure_boot=optional"]),
+    (dict(GEN2, os_shielded_vm="required", os_secure_boot="required", os_type="windows"), {},
      "shielded_without_keys", ["os_shielded_vm=required", "os_vtpm_keys"]),
 ])
 def test_refusals(image, flavor, code, words):
@@ -202,14 +214,14 @@ def test_blueprint_needs_no_secure_boot_and_shielded_has_it():
     request = policy.decide(dict(SHIELDABLE, os_shielded_vm="required"), {})
     assert request.shielded
     assert request.secure_boot
-    flavored = policy.decide(dict(GEN2, os_vtpm_keys=UUIDS[0]),
+    flavored = policy.decide(dict(GEN2, os_type="windows", os_vtpm_keys=UUIDS[0]),
                              {"os:shielded_vm": "required", "os:secure_boot": "required"})
     assert flavored.shielded
 
 
 def test_pdk_keeps_its_own_flow():
     request = policy.decide(dict(VTPM, img_pdk_reference="x", os_secure_boot="required",
-                                 os_shielded_vm="required"), {})
+                                 os_type="windows", os_shielded_vm="required"), {})
     assert request.uses_pdk
     assert request.shielded
 
@@ -340,5 +352,20 @@ def test_what_a_tenant_reads():
     assert sentence == (
         "No host fits the vTPM (image property os_vtpm=required): hosts are not guarded at "
         "present; hosts run a Hyper-V older than 10.0.")
-    for pair in itertools.combinations(policy.MisfitCode, 2):
-        assert len(NOVA_PREFIX + policy.no_host_sentence(request, pair)) <= NOVA_FAULT
+    for count in range(1, len(policy.MisfitCode) + 1):
+        for codes in itertools.combinations(policy.MisfitCode, count):
+            assert len(NOVA_PREFIX + policy.no_host_sentence(request, codes)) <= NOVA_FAULT
+
+
+@pytest.mark.parametrize("value", [None, "optional", "required"])
+def test_an_existing_vtpm_stays(value):
+    request = policy.decide_existing({} if value is None else {"os:vtpm": value})
+    assert request == policy.EXISTING_VTPM
+
+
+@pytest.mark.parametrize(("value", "code"), [("disabled", "contradiction"),
+                                             ("no", "invalid_value")])
+def test_an_existing_vtpm_and_a_flavor_without(value, code):
+    answer = policy.decide_existing({"os:vtpm": value})
+    assert answer.code.value == code
+    assert "os:vtpm=%s" % value in answer.sentence
