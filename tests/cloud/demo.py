@@ -237,7 +237,8 @@ def explain_how_to_talk_to_it(running):
     title("It goes on running")
     state = running.state_dir
     say("Speak to it as Alice (or admin, bob, carol):")
-    print('\n      eval "$(%s -m tests.cloud env --state %s --user alice)"\n'
+    print('\n      cd %s\n' % guarded_cloud.REPOSITORY
+          + '      eval "$(%s -m tests.cloud env --state %s --user alice)"\n'
           "      openstack server list\n" % (sys.executable, state))
     say("Logs are in %s. Stop it with:", running.log_dir)
     print("\n      %s -m tests.cloud down --state %s\n" % (sys.executable, state))

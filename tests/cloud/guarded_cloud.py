@@ -12,6 +12,7 @@ from tests.cloud import Cloud, Companion, ComputeHost
 from tests.hyperv import guardian, key_protector
 from tests.hyperv.fabric_client import FabricClient
 
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
 FABRIC = "Fabric"
 GUARDED, UNGUARDED, OLD = "hv-guarded", "hv-unguarded", "hv-2012r2"
 HOSTS = [
@@ -38,12 +39,11 @@ class GuardedCloud(Cloud):
         config = self._fabric_dir / "fabric.json"
         config.write_text(json.dumps({"fabrics": [FABRIC], "hosts": HOSTS}))
         self.fabric = FabricClient(str(self._socket))
-        repository = pathlib.Path(__file__).resolve().parent.parent.parent
         fabric_process = Companion(
             "hyperv-fabric",
             [sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv.pop(1));"
              "from tests.hyperv import fabric_process; sys.exit(fabric_process.main())",
-             repository, "--socket", self._socket, "--config", config], self._socket.exists)
+             REPOSITORY, "--socket", self._socket, "--config", config], self._socket.exists)
         hosts = [ComputeHost(
             host["name"],
             environment={"SIMULATED_HYPERV_SOCKET": str(self._socket),

@@ -67,12 +67,14 @@ class GuardedHostFilterTest(nova_base.NovaTestCase):
 
     def test_flavor_asks(self):
         self.start_host("plain", thumbprint=None)
-        self.start_host("guarded")
-        self.create_fabric("one", "guarded")
         image = self.create_image(os_vtpm="optional", **GEN2)
         flavor = self.flavor(os_vtpm="required")
-        for _ in range(6):
-            self.assertEqual("guarded", self.host_of(self.boot(image, flavor)))
+        self.assertEqual("plain", self.host_of(self.boot(image)))
+        self.assertIn("do not offer vTPMs",
+                      self.boot(image, flavor, expected="ERROR")["fault"]["message"])
+        self.start_host("guarded")
+        self.create_fabric("one", "guarded")
+        self.assertEqual("guarded", self.host_of(self.boot(image, flavor)))
 
     def test_refusals_are_the_servers_fault(self):
         self.start_host("guarded")
