@@ -11,6 +11,7 @@ os.environ.setdefault("OS_TEST_TIMEOUT", "120")
 # Runs nova.monkey_patch; has to come before anything else that nova imports.
 import nova.tests.functional  # isort: skip # noqa: F401
 
+import fixtures
 from nova import conf, objects
 from nova import context as nova_context
 from nova.tests.functional import integrated_helpers
@@ -50,8 +51,14 @@ class NovaTestCase(integrated_helpers.ProviderUsageBaseTestCase):
 
     compute_driver = "fake.ReportingFakeDriver"
     microversion = "latest"
+    # One of those that Nova's fixtures bring.
+    PLAIN_FLAVOR = "1"
+    # Tests that read the log at debug level; Nova's fixture keeps it at info otherwise.
+    reads_debug_log = frozenset()
 
     def setUp(self):
+        if self._testMethodName in self.reads_debug_log:
+            self.useFixture(fixtures.EnvironmentVariable("OS_DEBUG", "1"))
         # Nova's fixture looks for its source tree; the wheel puts the file elsewhere.
         paste = os.path.join(sys.prefix, "etc/nova/api-paste.ini")
         for name, value, group in (
@@ -103,7 +110,9 @@ class NovaTestCase(integrated_helpers.ProviderUsageBaseTestCase):
 
     def boot(self, image, flavor=None, expected="ACTIVE"):
         """Boot a server; returns it as the API shows it."""
-        server = self._build_server(image_uuid=image, flavor_id=flavor, networks="none")
+        # Nova's helper would take the first of all flavors, and ids of new ones are random.
+        server = self._build_server(
+            image_uuid=image, flavor_id=flavor or self.PLAIN_FLAVOR, networks="none")
         server = self.api.post_server({"server": server})
         return self._wait_for_state_change(server, expected)
 

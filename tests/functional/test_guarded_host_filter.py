@@ -6,7 +6,6 @@ from tests.functional import nova_base  # isort: skip
 import types
 from unittest import mock
 
-import fixtures
 import oslo_db.exception
 from nova.tests.functional.api import client as api_client
 
@@ -19,11 +18,7 @@ OTHER_FABRIC = "cd" * 32
 
 class GuardedHostFilterTest(nova_base.NovaTestCase):
 
-    def setUp(self):
-        if "marked" in self._testMethodName:
-            # Nova's fixture then keeps the log at debug level.
-            self.useFixture(fixtures.EnvironmentVariable("OS_DEBUG", "1"))
-        super().setUp()
+    reads_debug_log = frozenset({"test_a_marked_server_stays_with_its_guardian"})
 
     def refused(self, flavor=None, number=9, **properties):
         """The fault of a server that is refused."""

@@ -32,13 +32,11 @@ class VtpmDriverTest(nova_base.NovaTestCase):
     """One guarded host, and a key manager that answers as a test sets."""
 
     compute_driver = "vtpm_hyperv.HyperVDriver"
+    reads_debug_log = frozenset({"test_nothing_secret_in_the_logs_or_on_the_disk"})
     # Making RSA keys takes a while: one fabric serves all tests, a host of its own each.
     simulated = fabric.Fabric({"fabrics": [FABRIC, "Elsewhere"]})
 
     def setUp(self):
-        if "secret" in self._testMethodName:
-            # Nova's fixture then keeps the log at debug level.
-            self.useFixture(fixtures.EnvironmentVariable("OS_DEBUG", "1"))
         self.simulated.add_host(HOST, fabric=FABRIC)
         windows.install(self.simulated, HOST)
         # Registers its options; os-win has to find Windows when it is imported.
