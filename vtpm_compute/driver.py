@@ -14,7 +14,6 @@ import nova.conf
 from compute_hyperv.nova import driver as hyperv_driver
 from compute_hyperv.nova import vmops as hyperv_vmops
 from nova import exception as nova_exception
-from nova import utils as nova_utils
 from nova.compute import task_states
 from os_win import exceptions as os_win_exceptions
 from oslo_log import log as logging
@@ -164,11 +163,8 @@ class HyperVDriver(hyperv_driver.HyperVDriver):
 
     def _prepare(self, context: Any, instance: Any) -> vtpm.PreparedVtpm | None:
         """Decide again on the host itself, and get what the VM needs; None: no vTPM."""
-        prefix = nova_utils.SM_IMAGE_PROP_PREFIX
-        request = policy.decide(
-            {key[len(prefix):]: value for key, value in instance.system_metadata.items()
-             if key.startswith(prefix)},
-            instance.flavor.extra_specs or {})
+        request = policy.decide(policy.image_properties_of(instance.system_metadata),
+                                instance.flavor.extra_specs or {})
         if isinstance(request, policy.Refusal):
             raise errors.RequestRefusedError(request.sentence)
         if not request.vtpm:

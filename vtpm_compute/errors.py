@@ -26,7 +26,7 @@ class ExistingVtpmError(VtpmError):
 class KeyFetchError(VtpmError):
     """A secret could not be read from the key manager.
 
-    :ivar reference: the reference as the user wrote it.
+    :ivar reference: the reference as the user wrote it, or the secret's id where that is long.
     :ivar status: the HTTP status, where there was an answer; else None.
     """
 

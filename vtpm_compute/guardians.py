@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from os_win.utils import baseutils
 from oslo_log import log as logging
 
-from vtpm_compute import errors, key_protector, security
+from vtpm_compute import errors, key_protector, windows_errors
 from vtpm_scheduling import policy
 
 LOG = logging.getLogger(__name__)
@@ -23,8 +23,6 @@ LOG = logging.getLogger(__name__)
 _NAMESPACE = "//./Root/Microsoft/Windows/Hgs"
 # Owners that are made here carry this name, so that one that was left behind is recognised.
 OWNER_PREFIX = "nova-vtpm-owner-"
-Result = TypeVar("Result")
-
 
 @dataclasses.dataclass(frozen=True)
 class ClientConfiguration:
@@ -66,7 +64,9 @@ class HostGuardianClient(baseutils.BaseUtils):
             return ClientConfiguration(
                 guarded=bool(settings.IsHostGuarded) and status == policy.Attestation.PASSED,
                 attestation_status=status)
-        return _translated("The Host Guardian Service client of the host cannot be read", read)
+        return windows_errors.translated(
+            "The Host Guardian Service client of the host cannot be read",
+            errors.HostGuardianError, read)
 
     def find_guardian(self, name: str) -> Guardian | None:
         """The guardian of that name in the store; None where there is none.
@@ -78,10 +78,12 @@ class HostGuardianClient(baseutils.BaseUtils):
                 certificate = bytes(found.EncryptionCertificate or ())
                 if not certificate:
                     # Its thumbprint would be that of every other one that Windows does not tell.
-                    raise errors.HostGuardianError("guardian %s has no certificate" % name)
+                    raise errors.HostGuardianError("guardian %s has no certificate." % name)
                 return Guardian(name, key_protector.thumbprint(certificate), found)
             return None
-        return _translated("The host's guardian store cannot be read", find)
+        return windows_errors.translated(
+            "The host's guardian store cannot be read",
+            errors.HostGuardianError, find)
 
     def make_protector(self, guardians: Sequence[Guardian]) -> bytes:
         """Make a key protector with a new owner who is removed again.
@@ -107,7 +109,9 @@ class HostGuardianClient(baseutils.BaseUtils):
                 return bytes(protector.RawData)
             finally:
                 self._remove(owner_name)
-        return _translated("A key protector cannot be made on the host", make)
+        return windows_errors.translated(
+            "A key protector cannot be made on the host",
+            errors.HostGuardianError, make)
 
     def remove_leftovers(self) -> None:
         """Remove the owners that an earlier process made and could not remove again.
@@ -121,7 +125,9 @@ class HostGuardianClient(baseutils.BaseUtils):
                 if str(found.Name).startswith(OWNER_PREFIX):
                     LOG.warning("Guardian %s was left behind: it is removed", found.Name)
                     self._remove(found.Name)
-        _translated("The owners left in the host's guardian store cannot be removed", remove)
+        windows_errors.translated(
+            "The owners left in the host's guardian store cannot be removed",
+            errors.HostGuardianError, remove)
 
     def _remove(self, name: str) -> None:
         """Remove a guardian with its private keys, if it is there (still)."""
@@ -136,13 +142,4 @@ class HostGuardianClient(baseutils.BaseUtils):
 
 def _check(method: str, code: int) -> None:
     if code:
-        raise errors.HostGuardianError("%s returned %s" % (method, code))
-
-
-def _translated(problem: str, call: Callable[[], Result]) -> Result:
-    try:
-        return call()
-    except errors.HostGuardianError as exc:
-        raise errors.HostGuardianError("%s: %s." % (problem, exc)) from exc
-    except security.WMI_ERRORS as exc:
-        raise errors.HostGuardianError("%s: %s" % (problem, exc)) from exc
+        raise errors.HostGuardianError("%s returned %s." % (method, code))

@@ -110,7 +110,7 @@ class KeySource:
         payload = client.secrets.get(key.secret_id, payload_content_type=_OCTETS).payload
         if answer.status != _OK:
             # A redirect that was not followed: its body is not the secret.
-            raise _explain(key, ValueError("not the secret"), answer)
+            raise ValueError("the answer is not the secret")
         if not payload:
             raise errors.KeyFetchError(_shown(key), "is empty. Store the key protector in it")
         limit = self._conf[conf.SECTION].max_key_bytes

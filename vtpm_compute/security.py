@@ -14,16 +14,11 @@ from typing import Any, TypeVar
 from os_win import exceptions as os_win_exceptions
 from os_win.utils import _wqlutils
 
-from vtpm_compute import errors
+from vtpm_compute import errors, windows_errors
 
 _SETTING_CLASS = "Msvm_SecuritySettingData"
 # GetText_'s only format: the embedded instance as XML.
 _TEXT = 1
-# What a call through PyMI raises: the provider's refusal, a failed job, a wrong type, an unknown
-# property, an answer of another shape.
-WMI_ERRORS = (os_win_exceptions.x_wmi, os_win_exceptions.OSWinException, TypeError,
-              AttributeError, ValueError)
-
 Result = TypeVar("Result")
 
 
@@ -106,7 +101,5 @@ class SecurityService:
 
 
 def _translated(problem: str, call: Callable[[], Result]) -> Result:
-    try:
-        return call()
-    except WMI_ERRORS as exc:
-        raise errors.AttachError("Hyper-V could not %s: %s" % (problem, exc)) from exc
+    return windows_errors.translated(
+        "Hyper-V could not %s" % problem, errors.AttachError, call)

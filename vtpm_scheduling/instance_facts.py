@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from nova import context as nova_context
 from nova import exception as nova_exception
 from nova import objects
-from nova import utils as nova_utils
 from nova.db.main import api as main_db
 
 from vtpm_scheduling import policy
@@ -39,14 +38,9 @@ class InstanceFacts:
 
     @classmethod
     def from_system_metadata(cls, system_metadata: Mapping[str, str]) -> InstanceFacts:
-        """Read an instance's system metadata.
-
-        Only keys with the ``image_`` prefix are properties: Nova's own helper returns others too.
-        """
-        prefix = nova_utils.SM_IMAGE_PROP_PREFIX
+        """Read an instance's system metadata."""
         return cls(
-            image_properties={key[len(prefix):]: value for key, value in system_metadata.items()
-                              if key.startswith(prefix)},
+            image_properties=policy.image_properties_of(system_metadata),
             has_vtpm=policy.MARK_VTPM in system_metadata,
             fabric_thumbprint=system_metadata.get(policy.MARK_FABRIC) or None)
 

@@ -26,6 +26,9 @@ import enum
 import re
 from collections.abc import Iterable, Mapping
 
+# How Nova names an image's properties in an instance's system metadata.
+_SYSTEM_METADATA_PREFIX = "image_"
+
 IMAGE_VTPM = "os_vtpm"
 IMAGE_KEYS = "os_vtpm_keys"
 IMAGE_SHIELDED = "os_shielded_vm"
@@ -349,6 +352,16 @@ def _decide_vtpm(image_properties: Mapping[str, str], extra_specs: Mapping[str, 
             "set: store the protector in Barbican and name it there." % (asked_by, IMAGE_KEYS)))
     return VtpmRequest(vtpm=True, shielded=shielded, secure_boot=bool(secure_boot), keys=keys,
                        uses_pdk=uses_pdk, asked_by=asked_by)
+
+
+def image_properties_of(system_metadata: Mapping[str, str]) -> dict[str, str]:
+    """The image's properties, by name, in an instance's system metadata.
+
+    Also those that Nova does not know; values are cut at 255 characters. Only keys with Nova's
+    prefix are properties: Nova's own helper returns others too.
+    """
+    return {key[len(_SYSTEM_METADATA_PREFIX):]: value for key, value in system_metadata.items()
+            if key.startswith(_SYSTEM_METADATA_PREFIX)}
 
 
 def _as_set(name: str, value: str | None) -> str:

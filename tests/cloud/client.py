@@ -68,6 +68,14 @@ class Client:
             self.compute.add_host_to_aggregate(aggregate, host)
         return self.compute.set_aggregate_metadata(aggregate, metadata)
 
+    def traits(self, provider_id):
+        """What placement says of a host, as the operator sees it: a list of traits."""
+        answer = self.session.get(
+            "/resource_providers/%s/traits" % provider_id,
+            endpoint_filter={"service_type": "placement"},
+            headers={"OpenStack-API-Version": "placement 1.6"})
+        return answer.json()["traits"]
+
     def boot(self, name, image, flavor, wait=True, **attributes):
         """Boot a server without networks; with ``wait``, return when it is ACTIVE or in ERROR.
 

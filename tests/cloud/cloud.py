@@ -4,6 +4,7 @@ import fcntl
 import pathlib
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -139,6 +140,13 @@ class Cloud:
     def openstack_environment(self, user):
         """The environment variables with which the openstack client is this user."""
         return openstack_environment(self._settings, user)
+
+    def run_openstack(self, user, *arguments, environment=None, folder=None):
+        """Run the openstack client as a user; returns subprocess.CompletedProcess, with text."""
+        return subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "openstackclient.shell", *arguments],
+            env=dict(self.openstack_environment(user), **environment or {}), cwd=folder,
+            text=True, capture_output=True)
 
     # -- life
 

@@ -6,7 +6,6 @@ with a code other than 0 if one is not so.
 """
 import argparse
 import re
-import subprocess
 import sys
 import textwrap
 import time
@@ -81,7 +80,8 @@ class Demonstration:
         for name in self.cloud.compute_host_names:
             version, guarded = expected[name]
             node = nodes[name]
-            traits = self.traits(node.id)
+            traits = {trait for trait in self.admin.traits(node.id)
+                      if trait.startswith("CUSTOM_HYPERV")}
             print("   %-13s %s %d.%d   traits: %s" % (
                 name, node.hypervisor_type, *divmod(node.hypervisor_version, 1000),
                 ", ".join(sorted(traits)) or "none of ours"))
@@ -93,14 +93,6 @@ class Demonstration:
         if not self.all_hosts:
             say("RabbitMQ is not here, and this is not root who could install it: all of Nova "
                 "runs in one process, with the one host.")
-
-    def traits(self, provider):
-        """What the product says of a host in placement."""
-        answer = self.admin.session.get(
-            "/resource_providers/%s/traits" % provider,
-            endpoint_filter={"service_type": "placement"},
-            headers={"OpenStack-API-Version": "placement 1.6"})
-        return {trait for trait in answer.json()["traits"] if trait.startswith("CUSTOM_HYPERV")}
 
     def make_protector(self):
         """At the tenant's home."""
@@ -138,7 +130,7 @@ class Demonstration:
         check(server.status == "ACTIVE", "the server is ACTIVE, after %.1f s %s" % (
             took, self.alice.fault(server.id)))
         self.show_keys(keys)
-        machine = self.virtual_machine(server.id)
+        machine = self.cloud.machine_of(server.id)
         print("   the virtual machine on %s:" % GUARDED)
         for name, value in sorted(machine["security"].items()):
             print("      %-40s %s" % (name, value))
@@ -201,15 +193,13 @@ class Demonstration:
         self.show_fault("carol", server.id, (
             "vTPM key %s may not be read by you. Ask its owner for access (a Barbican ACL), or "
             "name your own" % keys[0]))
-        check(len(self.machines()) == 1, "no virtual machine of hers is on any host")
+        check(len(self.cloud.machines()) == 1, "no virtual machine of hers is on any host")
 
     def show_fault(self, user, server_id, expected):
         """What the openstack client prints, and that it says this."""
         command = ["openstack", "server", "show", server_id, "-c", "status", "-c", "fault"]
-        shown = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "openstackclient.shell", *command[1:]],
-            env=dict(self.cloud.openstack_environment(user), CLIFF_MAX_TERM_WIDTH="96"),
-            text=True, capture_output=True)
+        shown = self.cloud.run_openstack(
+            user, *command[1:], environment={"CLIFF_MAX_TERM_WIDTH": "96"})
         print("   $ " + " ".join(command))
         print(textwrap.indent(shown.stdout or shown.stderr, "   "), end="")
         check(self.admin.server(server_id).status == "ERROR"
@@ -220,16 +210,7 @@ class Demonstration:
         title("The servers are deleted")
         for server in self.servers:
             self.admin.delete_server(server)
-        check(self.machines() == [], "no virtual machine is left on any host")
-
-    def virtual_machine(self, server_id):
-        """The VM of a server."""
-        name = self.admin.server(server_id).instance_name
-        return self.cloud.fabric.virtual_machine(GUARDED, name)
-
-    def machines(self):
-        """All virtual machines."""
-        return [one for host in self.cloud.virtual_machines().values() for one in host]
+        check(self.cloud.machines() == [], "no virtual machine is left on any host")
 
 
 def explain_how_to_talk_to_it(running):

@@ -73,6 +73,12 @@ class GuardedCloud(Cloud):
         fabric = guardian.Guardian.from_metadata(self.fabric.metadata(FABRIC), FABRIC)
         return key_protector.make_protector(guardian.Guardian.generate(owner), [fabric])
 
-    def virtual_machines(self):
-        """Those of all hosts that can have any: {host: [VM as fabric.virtual_machines says]}."""
-        return {name: self.fabric.virtual_machines(name) for name in self.compute_host_names}
+    def machines(self):
+        """The VMs of all hosts, as fabric.virtual_machines describes them."""
+        return [one for name in self.compute_host_names
+                for one in self.fabric.virtual_machines(name)]
+
+    def machine_of(self, server_id):
+        """The VM of a server, which is on the guarded host."""
+        return self.fabric.virtual_machine(
+            GUARDED, self.client("admin").server(server_id).instance_name)

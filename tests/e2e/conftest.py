@@ -69,25 +69,16 @@ class Tenant:
         """A server that must become ACTIVE, and its VM on the guarded host."""
         server = self.boot(*arguments, **keywords)
         assert server.status == "ACTIVE", self.admin.fault(server.id)
-        return server, self.machine(server)
+        return server, self.cloud.machine_of(server.id)
 
     def fault(self, *arguments, user="alice", **keywords):
         """The fault that the user reads of a server that must fail; no VM may stay behind."""
         server = self.boot(*arguments, user=user, **keywords)
         assert server.status == "ERROR"
         message = self.clients[user].fault(server.id)
-        assert self.machines() == []
+        assert self.cloud.machines() == []
         self.assert_no_strange_guardian()
         return message
-
-    def machine(self, server):
-        """The VM of a server, as the simulated host describes it."""
-        name = self.admin.server(server.id).instance_name
-        return self.cloud.fabric.virtual_machine(guarded_cloud.GUARDED, name)
-
-    def machines(self):
-        """All VMs on all hosts."""
-        return [one for host in self.cloud.virtual_machines().values() for one in host]
 
     def assert_no_strange_guardian(self):
         """The guarded host's store holds what it held at the beginning."""
@@ -100,16 +91,9 @@ class Tenant:
         provider = next(node.id for node in self.admin.compute.hypervisors()
                         if node.name == guarded_cloud.GUARDED)
         deadline = time.monotonic() + 60
-        while (TRAIT in self.traits(provider)) is not (status == 100):
+        while (TRAIT in self.admin.traits(provider)) is not (status == 100):
             assert time.monotonic() < deadline, "no report"
             time.sleep(0.5)
-
-    def traits(self, provider):
-        """A host's traits in placement."""
-        return self.admin.session.get(
-            "/resource_providers/%s/traits" % provider,
-            endpoint_filter={"service_type": "placement"},
-            headers={"OpenStack-API-Version": "placement 1.6"}).json()["traits"]
 
     def tidy(self):
         """Delete the servers of a test, and what it broke."""
@@ -117,7 +101,7 @@ class Tenant:
         for server in self.servers:
             self.admin.delete_server(server)
         self.servers = []
-        assert self.machines() == []
+        assert self.cloud.machines() == []
         self.assert_no_strange_guardian()
 
 

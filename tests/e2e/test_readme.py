@@ -3,8 +3,6 @@
 import pathlib
 import re
 import shlex
-import subprocess
-import sys
 
 README = pathlib.Path(__file__).resolve().parent.parent.parent / "README.rst"
 
@@ -29,15 +27,13 @@ def test_a_server_as_a_tenant(tenant, tmp_path):
         if arguments[:2] == ["server", "create"]:
             # This cloud has no networks.
             arguments += ["--nic", "none", "--wait"]
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "openstackclient.shell", *arguments],
-            env=tenant.cloud.openstack_environment("alice"), cwd=tmp_path, text=True,
-            capture_output=True)
+        done = tenant.cloud.run_openstack("alice", *arguments, folder=tmp_path)
         assert done.returncode == 0, done.stderr
         if arguments[:2] == ["secret", "store"]:
             names["SECRET_UUID"] = re.search(r"/secrets/([0-9a-f-]{36})", done.stdout).group(1)
     server = tenant.alice.compute.find_server(names["SERVER"])
     tenant.servers.append(server.id)
     assert server.status == "ACTIVE"
-    assert tenant.machine(server)["security"]["TpmEnabled"]
-    assert len(tenant.machine(server)["guardians"]) == 2
+    machine = tenant.cloud.machine_of(server.id)
+    assert machine["security"]["TpmEnabled"]
+    assert len(machine["guardians"]) == 2

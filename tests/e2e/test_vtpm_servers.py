@@ -84,7 +84,7 @@ class TestBoot:
     def test_without_a_vtpm(self, tenant):
         server = tenant.boot(tenant.image(**GEN2))
         assert server.status == "ACTIVE", tenant.admin.fault(server.id)
-        (machine,) = tenant.machines()
+        (machine,) = tenant.cloud.machines()
         assert not machine["security"].get("TpmEnabled")
         assert len(machine["key_protector"]) <= 4
 
