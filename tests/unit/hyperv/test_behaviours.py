@@ -1,0 +1,39 @@
+"""The table of what is simulated: its page, its tests, its assumptions."""
+import ast
+import pathlib
+
+from tests.hyperv import assumptions, behaviours
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
+PAGE = REPOSITORY / "doc" / "source" / "contributor" / "simulated-host.rst"
+ROWS = [row for rows in behaviours.AREAS.values() for row in rows]
+
+
+def test_the_page_is_the_table():
+    assert PAGE.read_text(encoding="utf-8") == behaviours.page(), (
+        "run: python -m tests.hyperv.behaviours %s" % PAGE.relative_to(REPOSITORY))
+
+
+def test_every_row_names_a_test_that_exists():
+    missing = [row.test for row in ROWS if not exists(row.test)]
+    assert not missing
+
+
+def exists(test):
+    """Whether a file defines the class or function that a node id names."""
+    path, *names = test.split("::")
+    path = REPOSITORY / path
+    if not path.is_file():
+        return False
+    node = ast.parse(path.read_text(encoding="utf-8"))
+    for name in names:
+        node = next((child for child in ast.walk(node) if isinstance(
+            child, (ast.ClassDef, ast.FunctionDef)) and child.name == name), None)
+        if node is None:
+            return False
+    return bool(names)
+
+
+def test_every_assumption_is_in_the_table_and_the_other_way_round():
+    named = {row.basis.partition(": ")[2] for row in ROWS if row.basis.startswith("assumed: ")}
+    assert named == {entry.id for entry in assumptions.ASSUMPTIONS}
