@@ -6,6 +6,7 @@ are those of :class:`tests.hyperv.fabric_client.FabricClient` too: they take and
 import functools
 
 from tests.hyperv import cim, guest_state, host, key_protector, native
+from tests.hyperv.clock import Clock
 from tests.hyperv.guarded_fabric import PASSED, GuardedFabric
 
 
@@ -24,10 +25,12 @@ class Fabric:
         "attestation_status", "guardians", "processors", "memory_mb"}]}; of a host, only the name
         is needed. ``fabric`` names the HGS it belongs to, ``guardians`` further fabrics whose
         public guardians are in its store, ``guarded`` false lets attestation fail.
+    :ivar clock: the :class:`tests.hyperv.clock.Clock` of all its parts
     """
 
     def __init__(self, config):
         self._lock = native.module("threading").RLock()
+        self.clock = Clock()
         self._fabrics, self._hosts = {}, {}
         for name in config.get("fabrics", ()):
             self._fabrics[name] = GuardedFabric(name)
@@ -43,7 +46,7 @@ class Fabric:
         if attestation_status is None:
             attestation_status = PASSED if guarded else _INSECURE_CONFIGURATION
         added = host.Host(name, version, self._fabrics[fabric] if fabric else None,
-                          attestation_status, processors, memory_mb)
+                          attestation_status, processors, memory_mb, self.clock)
         for other in guardians:
             if other != fabric:
                 added.hgs_client.add(self._fabrics[other].guardian)
@@ -121,6 +124,14 @@ class Fabric:
     @_locked
     def clear_calls(self, host_name):
         self.host(host_name).repository.calls.clear()
+
+    @_locked
+    def advance_clock(self, seconds):
+        """Move the time of all hosts and Host Guardian Services forward.
+
+        :raises ValueError: time does not go backwards
+        """
+        self.clock.advance(seconds)
 
     @_locked
     def set_attestation(self, host_name, status):

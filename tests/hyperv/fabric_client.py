@@ -29,6 +29,9 @@ class FabricClient:
     def clear_calls(self, host_name):
         return self._call("clear_calls", host_name)
 
+    def advance_clock(self, seconds):
+        return self._call("advance_clock", seconds)
+
     def set_attestation(self, host_name, status):
         return self._call("set_attestation", host_name, status)
 

@@ -18,13 +18,14 @@ class Host:
     :param attestation_status: AttestationStatus of MSFT_HgsClientConfiguration
     :param processors: logical processors
     :param memory_mb: memory
+    :param clock: the :class:`tests.hyperv.clock.Clock` of its fabric; left out: its own
     """
 
     def __init__(self, name, windows_version=SERVER_2019, fabric=None, attestation_status=100,
-                 processors=8, memory_mb=32768):
+                 processors=8, memory_mb=32768, clock=None):
         self.name, self.windows_version = name, windows_version
         version = schema.version_tuple(windows_version)
-        self.repository = Repository(name, windows_version)
+        self.repository = Repository(name, windows_version, clock)
         job_factory = jobs.Jobs(self.repository)
         self.faults = self.repository.intercept = faults.Faults(job_factory)
         inventory.add(self.repository, windows_version, processors, memory_mb)

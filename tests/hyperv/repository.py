@@ -3,6 +3,7 @@ import fnmatch
 import xml.etree.ElementTree as ElementTree
 
 from tests.hyperv import cim, schema, wql
+from tests.hyperv.clock import Clock
 
 
 class Repository:
@@ -10,10 +11,12 @@ class Repository:
 
     :param computer_name: goes into the path of every instance
     :param windows_version: decides which namespaces and classes there are
+    :param clock: the computer's :class:`tests.hyperv.clock.Clock`; left out: a new one
     """
 
-    def __init__(self, computer_name, windows_version):
+    def __init__(self, computer_name, windows_version, clock=None):
         self.computer_name = computer_name
+        self.clock = clock or Clock()
         self._classes = schema.load_namespaces(windows_version)
         self._instances = {namespace: {} for namespace in self._classes}
         self._providers = {}

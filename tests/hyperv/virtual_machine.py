@@ -3,7 +3,6 @@ import base64
 import json
 import os
 import pathlib
-import time
 
 from tests.hyperv import guest_state
 
@@ -83,7 +82,8 @@ class VirtualMachine:
                 if self.identifier in i["SystemElement"]["InstanceID"]]
 
     def uptime_milliseconds(self):
-        return int((time.time() - self.started_at) * 1000) if self.started_at else 0
+        now = self._repository.clock.now()
+        return int((now - self.started_at) * 1000) if self.started_at else 0
 
     def change_state(self, state):
         """Enter a power state and tell who watches."""
@@ -93,7 +93,7 @@ class VirtualMachine:
         if state == OFF:
             self.started_at = None
         elif self.started_at is None:
-            self.started_at = time.time()
+            self.started_at = self._repository.clock.now()
         self._repository.changed(system, before)
 
     # Its files. Source: Microsoft Learn, "Hyper-V: configuration file format" (.vmcx, .vmrs) and
