@@ -65,7 +65,18 @@ AREAS["Failover cluster"] = _rows(
 AREAS["Provisioning of shielded virtual machines"] = _rows(
 )
 
+_STORAGE = "tests/unit/hyperv/test_storage.py::StorageTest::"
 AREAS["Several hosts"] = _rows(
+    ("A path on a host's local disk has the same name on every host and is another file there.",
+     "Microsoft Learn, \"Set up hosts for live migration without Failover Clustering\": the "
+     "virtual machine's files keep their paths on the destination",
+     _STORAGE + "test_the_same_name_on_another_host"),
+    ("A path outside of the local disks is one file for all hosts, as on an SMB share.",
+     "Microsoft Learn, \"Deploy Hyper-V over SMB\"",
+     _STORAGE + "test_shared_paths_are_the_same_everywhere"),
+    ("``\\\\HV2\\C$\\...`` is a path on the local disk of HV2.",
+     "Microsoft Learn, \"Problems when administrative shares are missing\"",
+     _STORAGE + "test_administrative_shares"),
 )
 
 _HEAD = """\

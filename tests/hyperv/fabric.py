@@ -8,6 +8,7 @@ import functools
 from tests.hyperv import cim, guest_state, host, key_protector, native
 from tests.hyperv.clock import Clock
 from tests.hyperv.guarded_fabric import PASSED, GuardedFabric
+from tests.hyperv.storage import Storage
 
 
 def _locked(method):
@@ -22,24 +23,30 @@ class Fabric:
     """The simulation.
 
     :param config: {"fabrics": [name], "hosts": [{"name", "version", "fabric", "guarded",
-        "attestation_status", "guardians", "processors", "memory_mb"}]}; of a host, only the name
-        is needed. ``fabric`` names the HGS it belongs to, ``guardians`` further fabrics whose
-        public guardians are in its store, ``guarded`` false lets attestation fail.
+        "attestation_status", "guardians", "processors", "memory_mb", "address"}], "storage"}; of
+        a host, only the name is needed. ``fabric`` names the HGS it belongs to, ``guardians``
+        further fabrics whose public guardians are in its store, ``guarded`` false lets attestation
+        fail. ``storage``: the template of :class:`tests.hyperv.storage.Storage`.
     :ivar clock: the :class:`tests.hyperv.clock.Clock` of all its parts
+    :ivar storage: the hosts' disks, a :class:`tests.hyperv.storage.Storage`
     """
 
     def __init__(self, config):
         self._lock = native.module("threading").RLock()
         self.clock = Clock()
-        self._fabrics, self._hosts = {}, {}
+        self._fabrics, self._hosts, self._addresses = {}, {}, {}
+        self.storage = Storage(config.get("storage"), self.computer_name)
         for name in config.get("fabrics", ()):
             self._fabrics[name] = GuardedFabric(name)
         for entry in config.get("hosts", ()):
             self.add_host(**entry)
 
     def add_host(self, name, version=host.SERVER_2019, fabric=None, guarded=True,
-                 attestation_status=None, guardians=(), processors=8, memory_mb=32768):
-        """Add a host; parameters: see the class.
+                 attestation_status=None, guardians=(), processors=8, memory_mb=32768,
+                 address=None):
+        """Add a host, or put a new one in the place of that with the same name.
+
+        Parameters: see the class.
 
         :raises KeyError: a fabric that is not in the configuration
         """
@@ -51,6 +58,9 @@ class Fabric:
             if other != fabric:
                 added.hgs_client.add(self._fabrics[other].guardian)
         self._hosts[name.lower()] = added
+        # RFC 5737: addresses for documentation.
+        self._addresses.setdefault(
+            name.lower(), address or "198.51.100.%d" % (len(self._addresses) + 1))
         return added
 
     def host(self, name):
@@ -72,6 +82,27 @@ class Fabric:
         return getattr(self.host(host_name).repository, method)(*arguments)
 
     # Asking and changing.
+
+    def storage_template(self):
+        """The configuration's ``storage``, or None."""
+        return self.storage.template
+
+    def computer_name(self, name_or_address):
+        """The name of a host, as the configuration writes it.
+
+        :raises KeyError: there is no such host
+        """
+        for name, address in list(self._addresses.items()):
+            if address == name_or_address:
+                return self._hosts[name].name
+        return self.host(name_or_address).name
+
+    def address(self, host_name):
+        """A host's IP address.
+
+        :raises KeyError: there is no such host
+        """
+        return self._addresses[host_name.lower()]
 
     def hosts(self):
         """[{"name", "version", "fabric", "attestation_status"}] of all hosts."""

@@ -11,6 +11,15 @@ class FabricClient:
     def __init__(self, socket_path):
         self._channels = Channels(socket_path)
 
+    def storage_template(self):
+        return self._call("storage_template")
+
+    def computer_name(self, name_or_address):
+        return self._call("computer_name", name_or_address)
+
+    def address(self, host_name):
+        return self._call("address", host_name)
+
     def hosts(self):
         return self._call("hosts")
 
