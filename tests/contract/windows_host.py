@@ -1,0 +1,191 @@
+"""A Hyper-V host as the contract tests use it: PyMI's wmi and os-win, and nothing else.
+
+The same on Windows and on the simulation. Everything that is made here is removed again, also when
+a test fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import shutil
+import uuid
+
+HGS = "//./Root/Microsoft/Windows/Hgs"
+# GetText_'s only format: the embedded instance as XML.
+TEXT = 1
+GENERATION_1, GENERATION_2 = 1, 2
+# RequestStateChange: Microsoft Learn, "RequestStateChange method of the Msvm_ComputerSystem class".
+RUNNING, OFF = 2, 3
+_PREFIX = "vtpm-contract-"
+
+
+class WindowsHost:
+    """One host; as a context manager it removes what was made on it.
+
+    :param fabric_guardian: name of its fabric's guardian in its store; None where it has no fabric
+    :param folder: a folder of the host for the files of virtual machines
+    :ivar wmi: PyMI's module
+    :ivar hgs: a connection to the Host Guardian Service client
+    :ivar vmutils: os-win's, which vtpm_compute gets from compute-hyperv
+    """
+
+    def __init__(self, fabric_guardian, folder):
+        self.fabric_guardian, self._folder = fabric_guardian, folder
+        # Not at the top: on the simulation they can only be imported once it is installed.
+        self.wmi = importlib.import_module("wmi")
+        self.hgs = self.wmi.WMI(HGS)
+        self.vmutils = importlib.import_module("os_win.utilsfactory").get_vmutils()
+        self._made = contextlib.ExitStack()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._made.close()
+
+    def removing(self):
+        """A context in which what is made is removed at its end, not at the host's."""
+        return _Scope(self)
+
+    # The guardian store.
+
+    def new_name(self):
+        """A name for a guardian or a virtual machine, which nothing else has."""
+        return _PREFIX + str(uuid.uuid4())
+
+    def make_guardian(self):
+        """A guardian with private keys in the store: its instance, as Windows returned it."""
+        name = self.new_name()
+        self._made.callback(self.remove_guardian, name)
+        code, guardian = self.hgs.MSFT_HgsGuardian.NewByGenerateCertificates(
+            Name=name, GenerateCertificates=True)
+        assert code == 0
+        return guardian
+
+    def remove_guardian(self, name):
+        """Remove it, if it is there."""
+        if self.hgs.MSFT_HgsGuardian(Name=name):
+            assert self.hgs.MSFT_HgsGuardian.Remove(Name=name) == (0,)
+
+    def make_protector(self, owner, guardians):
+        """A key protector: its instance, as Windows returned it."""
+        code, protector = self.hgs.MSFT_HgsKeyProtector.NewByGuardians(
+            Owner=owner, Guardian=guardians, AllowUntrustedRoot=True, AllowExpired=False)
+        assert code == 0
+        return protector
+
+    # Virtual machines.
+
+    def make_machine(self, generation=GENERATION_2):
+        """A new virtual machine that is off, without a disk: its :class:`Machine`."""
+        name = self.new_name()
+        folder = os.path.join(self._folder, name)
+        os.makedirs(folder)
+        self._made.callback(shutil.rmtree, folder)
+        machine = Machine(self, name)
+        self._made.callback(machine.remove)
+        self.vmutils.create_vm(name, False, generation, folder, ["contract test"])
+        return machine
+
+    def leftovers(self):
+        """Names of what the tests made and did not remove yet."""
+        names = [guardian.Name for guardian in self.hgs.MSFT_HgsGuardian()]
+        return [name for name in names + self.vmutils.list_instances() if name.startswith(_PREFIX)]
+
+
+class _Scope:
+    def __init__(self, host):
+        self._host = host
+
+    def __enter__(self):
+        self._outer, self._host._made = self._host._made, contextlib.ExitStack()
+
+    def __exit__(self, *exception):
+        inner, self._host._made = self._host._made, self._outer
+        inner.close()
+
+
+class Machine:
+    """A virtual machine of the host."""
+
+    def __init__(self, host, name):
+        self._vmutils, self.name = host.vmutils, name
+
+    @property
+    def service(self):
+        """Msvm_SecurityService."""
+        return self._vmutils._sec_svc
+
+    def identifier(self):
+        """Its GUID, as its Msvm_VirtualSystemSettingData has it."""
+        return self._vmutils._lookup_vm_check(self.name).ConfigurationID
+
+    def all_security_settings(self):
+        """Msvm_SecuritySettingData as vtpm_compute looks for it: a list."""
+        return self._vmutils._conn.query(
+            "SELECT * FROM Msvm_SecuritySettingData WHERE InstanceID LIKE 'Microsoft:%s%%'"
+            % self.identifier())
+
+    def security_settings(self):
+        """Msvm_SecuritySettingData, loaded anew."""
+        (settings,) = self.all_security_settings()
+        return settings
+
+    def text(self):
+        """Msvm_SecuritySettingData as its service's methods take it."""
+        return self.security_settings().GetText_(TEXT)
+
+    def key_protector(self):
+        """What GetKeyProtector gives: a tuple of integers."""
+        protector, code = self.service.GetKeyProtector(SecuritySettingData=self.text())
+        assert code == 0
+        return protector
+
+    def set_key_protector(self, raw):
+        """:raises os_win.exceptions.OSWinException: Windows refuses it"""
+        job, code = self.service.SetKeyProtector(
+            SecuritySettingData=self.text(), KeyProtector=list(raw))
+        self.check(code, job)
+
+    def change_security(self, **properties):
+        """ModifySecuritySettings.
+
+        :raises os_win.exceptions.OSWinException: Windows refuses it
+        """
+        settings = self.security_settings()
+        settings.set(**properties)
+        job, code = self.service.ModifySecuritySettings(SecuritySettingData=settings.GetText_(TEXT))
+        self.check(code, job)
+
+    def start(self):
+        """:raises os_win.exceptions.OSWinException: Windows refuses it"""
+        self._request(RUNNING)
+
+    def stop(self):
+        """Switch it off."""
+        self._request(OFF)
+
+    def is_running(self):
+        return self._state() == RUNNING
+
+    def remove(self):
+        """Remove it whatever state it is in, if it is there."""
+        if self._vmutils.vm_exists(self.name):
+            if self._state() != OFF:
+                self.stop()
+            self._vmutils.destroy_vm(self.name)
+
+    def check(self, code, job):
+        """os-win's judgement of what a method returned; waits for the job."""
+        self._vmutils._jobutils.check_ret_val(code, job)
+
+    def _state(self):
+        return self._vmutils._lookup_vm_check(self.name, as_vssd=False).EnabledState
+
+    def _request(self, state):
+        # Not os-win's set_vm_state, which tries five times, a second apart.
+        system = self._vmutils._lookup_vm_check(self.name, as_vssd=False)
+        job, code = system.RequestStateChange(RequestedState=state)
+        self.check(code, job)
