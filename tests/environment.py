@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""Makes the environment in which the tests and the demonstration run: ``.environment/nova-28``.
+"""Makes the environments in which the tests run: ``python -m tests.environment [name]``.
 
-It holds the OpenStack services of the release, nova and compute-hyperv among them, in the versions
-of ``constraints/nova-28-py311.txt``, this project as an installed wheel, and PyMI's files. A
-second run finds everything there and only builds the project again if its source changed.
+``.environment/nova-28``, the default, is the one of the demonstration too: it holds the OpenStack
+services of the release, nova and compute-hyperv among them. ``.environment/nova-27`` holds that
+nova, whose own Hyper-V driver is the only one there, and what its functional tests need. Both are
+in the versions of ``constraints/<name>-py311.txt``, with this project as an installed wheel and
+PyMI's files. A second run finds everything there and only builds the project again if its source
+changed.
 
 Standard library only: it must run where nothing is installed yet (Debian 12, Python 3.11).
 """
@@ -21,9 +24,8 @@ import tempfile
 import time
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
-ENVIRONMENT = REPOSITORY / ".environment" / "nova-28"
-LOG = ENVIRONMENT.with_suffix(".log")
-PINS = REPOSITORY / "constraints" / "nova-28-py311.txt"
+NAMES = ("nova-28", "nova-27")
+DEFAULT = "nova-28"
 PYMI = "pymi==1.0.9"
 DIALECT = REPOSITORY / "tests" / "cloud" / "sqlite_immediate"
 
@@ -38,44 +40,62 @@ class EnvironmentFailure(Exception):
     """The environment cannot be made; the message says what to do."""
 
 
-def make_environment(progress=print):
-    """Make or complete the environment and return its folder.
+def make_environment(progress=print, name=DEFAULT):
+    """Make or complete an environment and return its folder.
 
+    :param name: one of :data:`NAMES`
     :raises EnvironmentFailure: something is missing, or pip failed
     """
-    ENVIRONMENT.parent.mkdir(exist_ok=True)
-    with open(ENVIRONMENT.parent / "lock", "w") as lock:
+    folder = folder_of_environment(name)
+    folder.parent.mkdir(exist_ok=True)
+    with open(folder.parent / "lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             progress("waiting for another run that makes the environment")
             fcntl.flock(lock, fcntl.LOCK_EX)
-        _Builder(progress).build()
-    return ENVIRONMENT
+        _Builder(name, progress).build()
+    return folder
 
 
-def python_of_environment():
-    """The interpreter of the environment, whether it exists yet or not."""
-    return ENVIRONMENT / "bin" / "python"
+def folder_of_environment(name=DEFAULT):
+    """Where an environment lies, whether it exists yet or not."""
+    return REPOSITORY / ".environment" / name
+
+
+def python_of_environment(name=DEFAULT):
+    """The interpreter of an environment, whether it exists yet or not."""
+    return folder_of_environment(name) / "bin" / "python"
 
 
 class _Builder:
-    def __init__(self, progress):
+    def __init__(self, name, progress):
         self._progress = progress
-        self._site_packages = ENVIRONMENT / "lib" / "python3.11" / "site-packages"
-        self._pymi = ENVIRONMENT / "pymi"
+        self._is_cloud = name == DEFAULT
+        self._folder = folder_of_environment(name)
+        self._pins = REPOSITORY / "constraints" / ("%s-py311.txt" % name)
+        self._log = _Log(self._folder.with_suffix(".log"))
+        self._site_packages = self._folder / "lib" / "python3.11" / "site-packages"
+        self._pymi = self._folder / "pymi"
 
     def build(self):
         base = _python_3_11()
-        stamp = _Stamp("environment", RECIPE, PYMI, base, hash_of_files([PINS]))
-        _provide_debian_packages(base, is_new=not stamp.holds(), step=self._step)
+        stamp = self._stamp("environment", RECIPE, PYMI, base, hash_of_files([self._pins]))
+        _provide_debian_packages(
+            base, is_new=not stamp.holds(), is_cloud=self._is_cloud, step=self._step,
+            log=self._log)
         if not stamp.holds():
-            LOG.write_text("")
+            self._log.begin()
             self._install_pins(base)
             stamp.set()
-        self._install_project("sqlite-immediate", DIALECT, DIALECT.iterdir())
+        if self._is_cloud:
+            self._install_project("sqlite-immediate", DIALECT, DIALECT.iterdir())
         self._install_project("project", REPOSITORY, _source_entries())
-        self._install_site_hook()
+        if self._is_cloud:
+            self._install_site_hook()
+
+    def _stamp(self, name, *parts):
+        return _Stamp(self._folder / ("stamp-" + name), *parts)
 
     @contextlib.contextmanager
     def _step(self, title):
@@ -85,10 +105,10 @@ class _Builder:
 
     def _install_pins(self, base):
         # A run that was interrupted leaves an environment without its stamp: begin anew.
-        shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
         with self._step("virtual environment"):
-            _run([base, "-m", "venv", str(ENVIRONMENT)])
-        pins = [line for line in PINS.read_text().splitlines() if line and line[0] != "#"]
+            self._log.run([base, "-m", "venv", str(self._folder)])
+        pins = [line for line in self._pins.read_text().splitlines() if line and line[0] != "#"]
         with self._step("pip and the tools that build the rest"):
             self._pip_install(_named(pins, "pip", "setuptools", "pbr"))
         # compute-hyperv's wheel brings a nova/__init__.py and a nova/virt/__init__.py of its own,
@@ -105,13 +125,13 @@ class _Builder:
 
     def _pip_install(self, requirements, *options):
         # The pins name every package, and the sdists among them build with the pinned setuptools.
-        _run([python_of_environment(), "-m", "pip", "install", "--no-deps",
+        self._log.run([self._folder / "bin" / "python", "-m", "pip", "install", "--no-deps",
               "--no-build-isolation", "--no-input", "--disable-pip-version-check",
               *options, *requirements])
 
     def _install_project(self, name, folder, entries):
         entries = sorted(entries)
-        stamp = _Stamp(name, hash_of_files(entries))
+        stamp = self._stamp(name, hash_of_files(entries))
         if stamp.holds():
             return
         with self._step("wheel of %s" % name), tempfile.TemporaryDirectory() as scratch:
@@ -125,8 +145,9 @@ class _Builder:
                     shutil.copytree(entry, source / entry.name, ignore=ignore)
                 else:
                     shutil.copy(entry, source / entry.name)
-            _run([python_of_environment(), "-m", "pip", "wheel", "--no-deps", "--no-input",
-                  "--no-build-isolation", "--disable-pip-version-check", "-w", wheels, source])
+            self._log.run([self._folder / "bin" / "python", "-m", "pip", "wheel", "--no-deps",
+                           "--no-input", "--no-build-isolation", "--disable-pip-version-check",
+                           "-w", wheels, source])
             self._pip_install(sorted(wheels.iterdir()), "--force-reinstall", "--no-index")
         stamp.set()
 
@@ -144,8 +165,8 @@ class _Builder:
 class _Stamp:
     """A file that says from what a part of the environment was made."""
 
-    def __init__(self, name, *parts):
-        self._path = ENVIRONMENT / ("stamp-" + name)
+    def __init__(self, path, *parts):
+        self._path = path
         self._content = " ".join(str(part) for part in parts) + "\n"
 
     def holds(self):
@@ -190,34 +211,46 @@ def _python_3_11():
     return found
 
 
-def _run(command, **options):
-    """Run a command with its output in the log; on failure show the end of it."""
-    command = [str(part) for part in command]
-    with open(LOG, "ab") as log:
-        log.write(("\n$ %s\n" % " ".join(command[:8])).encode())
-        log.flush()
-        code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log,
-                              stderr=subprocess.STDOUT, check=False, **options).returncode
-    if code:
-        tail = "\n".join(LOG.read_text(errors="replace").splitlines()[-25:])
-        raise EnvironmentFailure(
-            "%s ended with %d. The end of %s:\n%s" % (" ".join(command[:4]), code, LOG, tail))
+class _Log:
+    """The output of the programs that make an environment."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def begin(self):
+        self._path.write_text("")
+
+    def run(self, command, **options):
+        """Run a command with its output in the log; on failure show the end of it.
+
+        :raises EnvironmentFailure: the command failed
+        """
+        command = [str(part) for part in command]
+        with open(self._path, "ab") as log:
+            log.write(("\n$ %s\n" % " ".join(command[:8])).encode())
+            log.flush()
+            code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log,
+                                  stderr=subprocess.STDOUT, check=False, **options).returncode
+        if code:
+            tail = "\n".join(self._path.read_text(errors="replace").splitlines()[-25:])
+            raise EnvironmentFailure("%s ended with %d. The end of %s:\n%s" % (
+                " ".join(command[:4]), code, self._path, tail))
 
 
-def _provide_debian_packages(base, is_new, step):
+def _provide_debian_packages(base, is_new, is_cloud, step, log):
     """Install what Debian has to give; each thing is looked for, not its package.
 
-    What only pip needs is looked for only when an environment is to be made.
+    What only pip needs is looked for only when an environment is to be made, what only the cloud
+    needs only for the environment it runs in.
     """
     needed = _missing_for_pip(base) if is_new else []
-    wanted = [] if _has_rabbitmq() else ["rabbitmq-server"]
+    wanted = ["rabbitmq-server"] if is_cloud and not _has_rabbitmq() else []
     missing = needed + wanted
     if not missing:
         return
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        LOG.touch()
         with step("Debian packages: %s" % " ".join(missing)):
-            _apt_install(missing)
+            _apt_install(missing, log)
     elif needed:
         raise EnvironmentFailure(
             "These Debian packages are missing: %s. As root: apt-get install %s"
@@ -247,12 +280,12 @@ def _has_rabbitmq():
     return bool(list(pathlib.Path("/usr/lib/rabbitmq/lib").glob("*/sbin/rabbitmq-server")))
 
 
-def _apt_install(packages):
+def _apt_install(packages, log):
     environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
-    _run(["apt-get", "update", "-q"], env=environment)
+    log.run(["apt-get", "update", "-q"], env=environment)
     with _no_service_starts():
-        _run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages],
-             env=environment)
+        log.run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages],
+                env=environment)
 
 
 @contextlib.contextmanager
@@ -271,8 +304,11 @@ def _no_service_starts():
 
 
 def main():
+    name = sys.argv[1] if len(sys.argv) > 1 else DEFAULT
+    if name not in NAMES:
+        sys.exit("error: no environment named %s; there are: %s" % (name, ", ".join(NAMES)))
     try:
-        folder = make_environment()
+        folder = make_environment(name=name)
     except EnvironmentFailure as failure:
         sys.exit("error: %s" % failure)
     print("environment: %s" % folder)

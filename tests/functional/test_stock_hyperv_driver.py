@@ -60,11 +60,13 @@ def check_life(said, version, threads="eventlet"):
     assert said["left"] == ["_base"]
 
 
+@pytest.mark.compute_hyperv
 @pytest.mark.parametrize("threads", ["native", "eventlet"])
 def test_life_in_one_process(tmp_path, threads):
     check_life(run_life(tmp_path, "local", threads), 10000, threads)
 
 
+@pytest.mark.compute_hyperv
 @pytest.mark.parametrize("threads", ["native", "eventlet"])
 def test_life_over_a_socket(tmp_path, fabric_process, threads):
     said = run_life(tmp_path, "socket", threads, SIMULATED_HYPERV_HOST=NAME,
@@ -72,6 +74,7 @@ def test_life_over_a_socket(tmp_path, fabric_process, threads):
     check_life(said, 10000, threads)
 
 
+@pytest.mark.compute_hyperv
 def test_an_old_host_over_a_socket(tmp_path, fabric_process):
     said = run_life(tmp_path, "socket", "eventlet", SIMULATED_HYPERV_HOST="HV-OLD",
                     SIMULATED_HYPERV_SOCKET=str(fabric_process))

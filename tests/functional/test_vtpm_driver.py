@@ -12,6 +12,7 @@ import types
 from unittest import mock
 
 import fixtures
+import pytest
 from nova import context as nova_context
 from nova import exception, objects
 from nova.api import auth
@@ -28,6 +29,7 @@ OTHER_KEY = "3f6ac6a8-4e14-4e4c-a73d-069cbf4541e6"
 GEN2 = {"hw_machine_type": "hyperv-gen2", "os_type": "windows"}
 
 
+@pytest.mark.compute_hyperv
 class VtpmDriverTest(nova_base.NovaTestCase):
     """One guarded host, and a key manager that answers as a test sets."""
 
