@@ -10,10 +10,18 @@ import os
 import pickle
 
 from tests.hyperv import cim, native
+from tests.hyperv.storage import Storage
 
 
 class _Computer:
-    """What a session asks of a computer; how it is asked is the subclass's ``_call``."""
+    """What a session asks of a computer; how it is asked is the subclass's ``_call``.
+
+    :ivar name: its computer name
+    :ivar memory: what programs that run on it remember; {name of a cache: its contents}
+    """
+
+    def __init__(self, name):
+        self.name, self.memory = name, {}
 
     def get_class(self, namespace, class_name):
         return self._call("find_class", namespace, class_name)
@@ -39,24 +47,33 @@ class LocalComputer(_Computer):
     """
 
     def __init__(self, fabric, name):
-        self._fabric, self._name = fabric, name
+        super().__init__(name)
+        self._fabric = fabric
+
+    @property
+    def storage(self):
+        """The :class:`tests.hyperv.storage.Storage` of its fabric."""
+        return self._fabric.storage
+
+    def address_of(self, host_name):
+        """:raises KeyError: no such host"""
+        return self._fabric.address(host_name)
 
     def named(self, computer_name):
         """Another computer of the fabric; ``.`` and ``localhost`` are this one.
 
         :raises cim.Error: no such computer
         """
-        if computer_name.lower() in (".", "localhost", "", self._name.lower()):
+        if computer_name.lower() in (".", "localhost", "", self.name.lower()):
             return self
-        self._fabric.require_host(computer_name)
-        return LocalComputer(self._fabric, computer_name)
+        return LocalComputer(self._fabric, self._fabric.require_host(computer_name))
 
     def subscribe(self, namespace, text, deliver, ended):
         """:returns: a function that ends the subscription"""
         return self._call("subscribe", namespace, text, deliver)
 
     def _call(self, method, *arguments):
-        return self._fabric.call_repository(self._name, method, *arguments)
+        return self._fabric.call_repository(self.name, method, *arguments)
 
 
 class RemoteComputer(_Computer):
@@ -67,18 +84,30 @@ class RemoteComputer(_Computer):
     """
 
     def __init__(self, socket_path, name, channels=None):
-        self._path, self._name = socket_path, name
+        super().__init__(name)
+        self._path, self._storage = socket_path, None
         self._channels = channels or Channels(socket_path)
 
+    @property
+    def storage(self):
+        if self._storage is None:
+            self._storage = Storage(
+                self._channels.call("fabric", "storage_template"),
+                lambda host: self._channels.call("fabric", "computer_name", host))
+        return self._storage
+
+    def address_of(self, host_name):
+        return self._channels.call("fabric", "address", host_name)
+
     def named(self, computer_name):
-        if computer_name.lower() in (".", "localhost", "", self._name.lower()):
+        if computer_name.lower() in (".", "localhost", "", self.name.lower()):
             return self
-        self._channels.call("fabric", "require_host", computer_name)
-        return RemoteComputer(self._path, computer_name, self._channels)
+        return RemoteComputer(self._path, self._channels.call(
+            "fabric", "require_host", computer_name), self._channels)
 
     def subscribe(self, namespace, text, deliver, ended):
         channel = Channel.connect(self._path)
-        channel.request("fabric", "subscribe", self._name, namespace, text)
+        channel.request("fabric", "subscribe", self.name, namespace, text)
 
         def listen():
             try:
@@ -92,7 +121,7 @@ class RemoteComputer(_Computer):
         return channel.shut_down
 
     def _call(self, method, *arguments):
-        return self._channels.call("fabric", "call_repository", self._name, method, *arguments)
+        return self._channels.call("fabric", "call_repository", self.name, method, *arguments)
 
 
 class Channels:

@@ -71,9 +71,14 @@ class Fabric:
         return self._hosts[name.lower()]
 
     def require_host(self, name):
-        """:raises cim.Error: no host has this computer name"""
-        if name.lower() not in self._hosts:
-            raise cim.error("FAILED", "The RPC server is unavailable: " + name)
+        """The computer name of the host with this name or address.
+
+        :raises cim.Error: there is none
+        """
+        try:
+            return self.computer_name(name)
+        except KeyError:
+            raise cim.error("FAILED", "The RPC server is unavailable: " + name) from None
 
     @_locked
     def call_repository(self, host_name, method, *arguments):
