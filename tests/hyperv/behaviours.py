@@ -65,6 +65,7 @@ AREAS["Failover cluster"] = _rows(
 AREAS["Provisioning of shielded virtual machines"] = _rows(
 )
 
+_SEVERAL = "tests/unit/hyperv/test_several_hosts.py::"
 _STORAGE = "tests/unit/hyperv/test_storage.py::StorageTest::"
 AREAS["Several hosts"] = _rows(
     ("A path on a host's local disk has the same name on every host and is another file there.",
@@ -77,6 +78,18 @@ AREAS["Several hosts"] = _rows(
     ("``\\\\HV2\\C$\\...`` is a path on the local disk of HV2.",
      "Microsoft Learn, \"Problems when administrative shares are missing\"",
      _STORAGE + "test_administrative_shares"),
+    ("A connection to ``.`` reaches the host whose service calls; nobody's call is refused.",
+     "Microsoft Learn, \"Describing the Location of a WMI Object\": a dot is the local computer",
+     _SEVERAL + "test_the_local_host_is_the_caller_s"),
+    ("A connection by name or address reaches another host; an unknown one is an RPC error.",
+     "Microsoft Learn, \"Describing the Location of a WMI Object\"",
+     _SEVERAL + "test_another_host_is_reached_by_name_and_by_address"),
+    ("What os-win keeps for a process (connections, version of Windows) is kept for each host.",
+     "os-win, os_win/utils/baseutils.py, hostutils.py and utilsfactory.py",
+     _SEVERAL + "test_each_host_has_its_version_of_windows"),
+    ("Threads use several hosts at once without seeing each other's machines.",
+     "Microsoft Learn, \"Hyper-V WMI provider (V2)\": a host's objects are its own",
+     _SEVERAL + "test_threads_work_on_two_hosts_at_once"),
 )
 
 _HEAD = """\

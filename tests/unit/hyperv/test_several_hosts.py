@@ -1,0 +1,140 @@
+"""Several simulated hosts in one process, seen through real os-win."""
+import platform
+import socket
+import threading
+
+import pytest
+
+from tests import machine_lives
+from tests.hyperv import current_host, windows
+from tests.hyperv.fabric import Fabric
+
+
+@pytest.fixture
+def simulated(tmp_path):
+    """HV1, HV2 and an old one; nobody has said which of them the test runs on."""
+    fabric = Fabric({"storage": "%s/%%COMPUTERNAME%%" % tmp_path, "hosts": [
+        {"name": "HV1"}, {"name": "HV2"}, {"name": "HV-OLD", "version": "6.3.9600"}]})
+    windows.install(fabric)
+    return fabric
+
+
+@pytest.fixture
+def factory(simulated):
+    from os_win import utilsfactory
+    return utilsfactory
+
+
+def names_on(fabric, host):
+    return [machine["name"] for machine in fabric.virtual_machines(host)]
+
+
+def create(vmutils, name, tmp_path):
+    from os_win import constants
+    vmutils.create_vm(name, False, constants.VM_GEN_2, str(tmp_path))
+
+
+def test_the_local_host_is_the_caller_s(simulated, factory, tmp_path):
+    for host in ("HV1", "HV2"):
+        with windows.acting_as(host):
+            create(factory.get_vmutils(), "of " + host, tmp_path)
+    assert names_on(simulated, "HV1") == ["of HV1"]
+    assert names_on(simulated, "HV2") == ["of HV2"]
+
+
+def test_another_host_is_reached_by_name_and_by_address(simulated, factory, tmp_path):
+    with windows.acting_as("HV1"):
+        create(factory.get_vmutils("HV2"), "a", tmp_path)
+        create(factory.get_vmutils(simulated.address("HV2")), "b", tmp_path)
+        assert factory.get_vmutils().list_instances() == []
+        with pytest.raises(Exception, match="RPC server is unavailable"):
+            factory.get_vmutils("HV3").list_instances()
+    assert names_on(simulated, "HV2") == ["a", "b"]
+
+
+def test_nobody_guesses(simulated, factory):
+    assert platform.node() == windows._real_node()
+    assert socket.gethostname() == windows._real_gethostname()
+    with pytest.raises(current_host.NoCurrentHost):
+        factory.get_vmutils()
+    with windows.acting_as("HV1"):
+        with pytest.raises(Exception, match="RPC server is unavailable"):
+            with windows.acting_as("HV3"):
+                pass
+        assert platform.node() == socket.gethostname() == "HV1"
+
+
+def test_an_object_keeps_to_its_host(simulated, factory, tmp_path):
+    with windows.acting_as("HV1"):
+        vmutils = factory.get_vmutils()
+    create(vmutils, "a", tmp_path)  # as in a thread that knows of no host
+    assert names_on(simulated, "HV1") == ["a"]
+    with windows.acting_as("HV2"):
+        vmutils = factory.get_vmutils()
+    with windows.acting_as("HV1"), pytest.raises(current_host.MixedHosts):
+        vmutils.list_instances()
+
+
+def test_each_host_has_its_version_of_windows(simulated, factory):
+    seen = {}
+    for host in ("HV-OLD", "HV1", "HV-OLD"):
+        with windows.acting_as(host):
+            seen[host] = (type(factory.get_vmutils()).__name__,
+                          factory.get_hostutils().get_windows_version(),
+                          factory.get_vmutils()._compat_conn is not None and
+                          type(factory.get_vmutils())._os_version)
+    assert seen == {"HV-OLD": ("VMUtils6_3", "6.3.9600", [6, 3, 9600]),
+                    "HV1": ("VMUtils10", "10.0.17763", [10, 0, 17763])}
+
+
+def test_each_host_has_its_address(simulated, factory):
+    for host in ("HV1", "HV2"):
+        with windows.acting_as(host):
+            hostutils = factory.get_hostutils()
+        assert hostutils.get_local_ips() == [simulated.address(host)]
+
+
+def test_the_same_setting_is_another_folder_on_each_host(simulated, tmp_path):
+    from oslo_config import cfg
+    conf = cfg.ConfigOpts()
+    conf.register_opt(cfg.StrOpt("instances_path", default="%s/%%COMPUTERNAME%%/I" % tmp_path))
+    for host in ("HV1", "HV2"):
+        with windows.acting_as(host):
+            assert conf.instances_path == "%s/%s/I" % (tmp_path, host)
+    with pytest.raises(current_host.NoCurrentHost):
+        conf.instances_path
+
+
+def test_a_bound_service_runs_on_its_host(simulated):
+    class Service:
+        def where(self):
+            return platform.node()
+
+    one, two = windows.bind(Service(), "HV1"), windows.bind(Service(), "HV2")
+    assert (one.where(), two.where()) == ("HV1", "HV2")
+    with windows.acting_as("HV1"):
+        assert two.where() == "HV2"
+        assert Service().where() == "HV1"
+
+
+def test_threads_work_on_two_hosts_at_once(simulated, factory, tmp_path):
+    faults = []
+
+    def work(host, number):
+        try:
+            with windows.acting_as(host):
+                for _ in range(5):
+                    machine_lives.live(host, number, str(tmp_path))
+        except BaseException as fault:
+            faults.append(fault)
+            raise
+    threads = [threading.Thread(target=work, args=(host, number))
+               for number in range(4) for host in ("HV1", "HV2")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    assert names_on(simulated, "HV1") == names_on(simulated, "HV2") == []
+    for host in ("HV1", "HV2"):
+        assert len(simulated.calls(host, "*.DefineSystem")) == 20
