@@ -53,6 +53,20 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
     ("words-of-a-wrong-tpm-key",
      "A start with a valid protector that is not the TPM state's fails with 0xC000A002.",
      "The status is reported by users; its words in the job are not."),
+    ("words-of-migration",
+     "A refused migration's job names the VM and the host in the words of Hyper-V's events, with "
+     "the Win32 error that fits.",
+     "Users report the words for some refusals; no document lists them."),
+    ("cold-moves-keep-protectors",
+     "A VM that is off or saved moves with its guest state file as it is; its next start unwraps "
+     "the key protector.",
+     "Only a running TPM must be opened on arrival; for the others nothing is documented."),
+    ("storage-that-moves",
+     "With storage all virtual hard disks move, the definition and the guest state too; a DVD's "
+     "file and a parent that is an image of many must be at the destination already, else the "
+     "move is refused, as it is where a file exists there.",
+     "os-win and compute-hyperv copy DVD images and images before they migrate; the refusals are "
+     "not documented."),
     ("certificates-as-der",
      "EncryptionCertificate and SigningCertificate of MSFT_HgsGuardian are the DER bytes.",
      "They are declared as uint8 arrays without a format."),

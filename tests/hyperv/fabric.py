@@ -23,10 +23,12 @@ class Fabric:
     """The simulation.
 
     :param config: {"fabrics": [name], "hosts": [{"name", "version", "fabric", "guarded",
-        "attestation_status", "guardians", "processors", "memory_mb", "address"}], "storage"}; of
-        a host, only the name is needed. ``fabric`` names the HGS it belongs to, ``guardians``
-        further fabrics whose public guardians are in its store, ``guarded`` false lets attestation
-        fail. ``storage``: the template of :class:`tests.hyperv.storage.Storage`.
+        "attestation_status", "guardians", "processors", "memory_mb", "address", "live_migration",
+        "live_migration_addresses"}], "storage"}; of a host, only the name is needed. ``fabric``
+        names the HGS it belongs to, ``guardians`` further fabrics whose public guardians are in
+        its store, ``guarded`` false lets attestation fail. ``live_migration`` true enables it;
+        ``live_migration_addresses`` are where the host listens for it: its address, if left out.
+        ``storage``: the template of :class:`tests.hyperv.storage.Storage`.
     :ivar clock: the :class:`tests.hyperv.clock.Clock` of all its parts
     :ivar storage: the hosts' disks, a :class:`tests.hyperv.storage.Storage`
     """
@@ -43,7 +45,7 @@ class Fabric:
 
     def add_host(self, name, version=host.SERVER_2019, fabric=None, guarded=True,
                  attestation_status=None, guardians=(), processors=8, memory_mb=32768,
-                 address=None):
+                 address=None, live_migration=False, live_migration_addresses=None):
         """Add a host, or put a new one in the place of that with the same name.
 
         Parameters: see the class.
@@ -52,15 +54,18 @@ class Fabric:
         """
         if attestation_status is None:
             attestation_status = PASSED if guarded else _INSECURE_CONFIGURATION
+        # RFC 5737: addresses for documentation.
+        address = self._addresses.setdefault(
+            name.lower(), address or "198.51.100.%d" % (len(self._addresses) + 1))
+        if live_migration_addresses is None:
+            live_migration_addresses = [address]
         added = host.Host(name, version, self._fabrics[fabric] if fabric else None,
-                          attestation_status, processors, memory_mb, self.clock)
+                          attestation_status, processors, memory_mb, self.clock, self.find_host,
+                          live_migration, live_migration_addresses, self.storage)
         for other in guardians:
             if other != fabric:
                 added.hgs_client.add(self._fabrics[other].guardian)
         self._hosts[name.lower()] = added
-        # RFC 5737: addresses for documentation.
-        self._addresses.setdefault(
-            name.lower(), address or "198.51.100.%d" % (len(self._addresses) + 1))
         return added
 
     def host(self, name):
@@ -69,6 +74,16 @@ class Fabric:
         :raises KeyError: there is none
         """
         return self._hosts[name.lower()]
+
+    def find_host(self, name):
+        """A host as another one finds it.
+
+        :raises cim.Error: no host has this computer name
+        """
+        try:
+            return self.host(self.computer_name(name))
+        except KeyError:
+            raise cim.error("FAILED", "The RPC server is unavailable: " + name) from None
 
     def require_host(self, name):
         """The computer name of the host with this name or address.

@@ -1,6 +1,7 @@
 """A simulated Hyper-V host: one computer with its repository and its services."""
 from tests.hyperv import faults, inventory, jobs, schema
 from tests.hyperv.hgs_client import HgsClient
+from tests.hyperv.live_migration import LiveMigration
 from tests.hyperv.power import Power
 from tests.hyperv.repository import Repository
 from tests.hyperv.security_service import SecurityService
@@ -19,11 +20,18 @@ class Host:
     :param processors: logical processors
     :param memory_mb: memory
     :param clock: the :class:`tests.hyperv.clock.Clock` of its fabric; left out: its own
+    :param find_host: gives another :class:`Host` by its computer name, or raises
+        :class:`cim.Error`; None: it is alone
+    :param live_migration: whether live migration is enabled; Windows comes with it disabled
+    :param live_migration_addresses: MigrationServiceListenerIPAddressList
+    :param storage: the hosts' disks, a :class:`tests.hyperv.storage.Storage`; None: all share all
     """
 
     def __init__(self, name, windows_version=SERVER_2019, fabric=None, attestation_status=100,
-                 processors=8, memory_mb=32768, clock=None):
-        self.name, self.windows_version = name, windows_version
+                 processors=8, memory_mb=32768, clock=None, find_host=None, live_migration=False,
+                 live_migration_addresses=(), storage=None):
+        self.name, self.windows_version, self.memory_mb = name, windows_version, memory_mb
+        self.find_host, self._storage = find_host, storage
         version = schema.version_tuple(windows_version)
         self.repository = Repository(name, windows_version, clock)
         job_factory = jobs.Jobs(self.repository)
@@ -34,4 +42,16 @@ class Host:
         if version >= (10, 0):
             self.hgs_client = HgsClient(self.repository, fabric, attestation_status)
             SecurityService(self.repository, job_factory, self.management)
-        Power(self.repository, job_factory, self.management, self.hgs_client)
+        self.power = Power(self.repository, job_factory, self.management, self.hgs_client)
+        self.live_migration = LiveMigration(
+            self, job_factory, live_migration, live_migration_addresses)
+
+    def path_on(self, path, other):
+        """What a path of this host is called on another one, where its own disk is meant."""
+        return (self._storage.path_on(path, self.name, other.name) if self._storage
+                else str(path))
+
+    def free_memory_mb(self):
+        """What VMs that are not off leave of the memory."""
+        return self.memory_mb - sum(machine.memory_mb for machine
+                                    in self.management.machines.values() if not machine.is_off)

@@ -16,7 +16,8 @@ _STATE_COMPLETED, _STATE_EXCEPTION = 7, 10
 _ASYNCHRONOUS = {
     "DefineSystem", "DestroySystem", "RequestStateChange", "SetKeyProtector",
     "ModifySecuritySettings", "ImportSystemDefinition", "RealizePlannedSystem",
-    "ExportSystemDefinition", "RestoreLastKnownGoodKeyProtector"}
+    "ExportSystemDefinition", "RestoreLastKnownGoodKeyProtector", "MigrateVirtualSystemToHost",
+    "CheckVirtualSystemIsMigratable"}
 
 
 class JobFailure(Exception):

@@ -67,14 +67,18 @@ class Power:
         if after in (OFF, SAVED):
             machine.tpm = None
         machine.change_state(after)
+        self.show_guest(machine, after == RUNNING)
+
+    def show_guest(self, machine, runs):
+        """Have what only a running guest gives: Msvm_ShutdownComponent; or take it away."""
         components = self._repository.instances(
             V2, "Msvm_ShutdownComponent", SystemName=machine.identifier)
-        if after == RUNNING and not components:
+        if runs and not components:
             self._repository.add(
                 V2, "Msvm_ShutdownComponent", CreationClassName="Msvm_ShutdownComponent",
                 DeviceID="Microsoft:" + machine.identifier, EnabledState=2,
                 SystemCreationClassName="Msvm_ComputerSystem", SystemName=machine.identifier)
-        elif after != RUNNING:
+        elif not runs:
             for component in components:
                 self._repository.remove(component)
 
@@ -87,10 +91,7 @@ class Power:
         return 0
 
     def _start_tpm(self, machine):
-        try:
-            ingress, rolled, egress = self._unwrap(machine.key_protector)
-        except (NotAttested, key_protector.CannotUnwrap, key_protector.InvalidProtector):
-            raise jobs.JobFailure(CANNOT_UNWRAP % machine.name) from None
+        ingress, rolled, egress = self._unwrap_for(machine.name, machine.key_protector)
         try:
             secrets = guest_state.read(machine.guest_state_file, ingress)
         except guest_state.WrongKey:
@@ -102,6 +103,29 @@ class Power:
         machine.key_protector = machine.last_known_good = rolled
         machine.tpm = Tpm(machine.guest_state_file, egress, secrets)
         machine.save()
+
+    def receive_tpm(self, name, protector, tpm, path):
+        """What a running TPM becomes when it arrives from another host; nothing is written yet.
+
+        :param name: of its VM, for the words of a failure
+        :param protector: the VM's key protector
+        :param tpm: the :class:`Tpm` that arrives
+        :param path: where its guest state file will lie
+        :returns: (new protector, :class:`Tpm`)
+        :raises jobs.JobFailure: this host cannot unwrap the protector, or it is not this TPM's
+        """
+        ingress, rolled, egress = self._unwrap_for(name, protector)
+        if not tpm.is_sealed_with(ingress):
+            raise jobs.JobFailure(WRONG_TPM_KEY % name)
+        return rolled, Tpm(path, egress, dict(tpm.secrets))
+
+    def _unwrap_for(self, name, protector):
+        if self._hgs_client is None:
+            raise jobs.JobFailure(CANNOT_UNWRAP % name)
+        try:
+            return self._unwrap(protector)
+        except (NotAttested, key_protector.CannotUnwrap, key_protector.InvalidProtector):
+            raise jobs.JobFailure(CANNOT_UNWRAP % name) from None
 
     def _unwrap(self, protector):
         """(transport key, new protector, its transport key)."""
@@ -132,4 +156,11 @@ class Tpm:
 
     def write(self, name, value):
         self.secrets[name] = value
+        self.seal()
+
+    def seal(self):
+        """Write its guest state file."""
         guest_state.write(self._path, self._transport_key, self.secrets)
+
+    def is_sealed_with(self, transport_key):
+        return self._transport_key == transport_key

@@ -31,6 +31,8 @@ class VirtualMachine:
         # While it runs: the TPM in memory. While it is planned: where its files were imported from.
         self.tpm = None
         self.imported_from = None
+        # Whether it is a planned one that waits for a live migration.
+        self.is_staged = False
 
     @property
     def system(self):
@@ -60,6 +62,15 @@ class VirtualMachine:
     @property
     def state(self):
         return self.system["EnabledState"]
+
+    @property
+    def is_planned(self):
+        return self.imported_from is not None
+
+    @property
+    def memory_mb(self):
+        return next(i["VirtualQuantity"] for i in self.elements()
+                    if i.is_a("Msvm_MemorySettingData"))
 
     @property
     def is_off(self):
@@ -114,25 +125,31 @@ class VirtualMachine:
         """Write the definition file, as the host does after each change."""
         self.definition_file.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.definition_file.with_suffix(".new")
-        temporary.write_text(json.dumps(self._definition()), encoding="utf-8")
+        temporary.write_text(json.dumps(self.definition()), encoding="utf-8")
         os.replace(temporary, self.definition_file)
         self.definition_file.with_suffix(".VMRS").touch()
         if self.generation == 2:
             guest_state.create(self.guest_state_file)
 
-    def remove_files(self):
-        self.definition_file.unlink(missing_ok=True)
-        self.definition_file.with_suffix(".VMRS").unlink(missing_ok=True)
+    def files(self):
+        """The files that are the host's own: definition, run-time state, guest state."""
+        found = [self.definition_file, self.definition_file.with_suffix(".VMRS")]
         if self.generation == 2:
-            self.guest_state_file.unlink(missing_ok=True)
+            found.append(self.guest_state_file)
+        return found
 
-    def _definition(self):
+    def remove_files(self):
+        for path in self.files():
+            path.unlink(missing_ok=True)
+
+    def definition(self):
+        """What the definition file holds, as plain values."""
         return {
             "identifier": self.identifier, "name": self.name,
             "computer": self._repository.computer_name,
-            "key_protector": _text(self.key_protector),
-            "last_known_good": _text(self.last_known_good),
-            "security_policy": _text(self.security_policy),
+            "key_protector": encoded(self.key_protector),
+            "last_known_good": encoded(self.last_known_good),
+            "security_policy": encoded(self.security_policy),
             "elements": [
                 {"class": i.cls.name,
                  "values": {k: v for k, v in i.values.items() if v is not None}}
@@ -141,13 +158,12 @@ class VirtualMachine:
                 (i["SystemElement"]["InstanceID"], i["SameElement"]["InstanceID"])
                 for i in self.boot_identities()]}
 
-    def load(self, path, virtual_system_type):
-        """Fill the repository from a definition file.
+    def load(self, definition, virtual_system_type):
+        """Fill the repository from a definition.
 
-        :param path: what :meth:`save` wrote, on this host or another
+        :param definition: what :meth:`definition` gave, on this host or another
         :param virtual_system_type: goes into VirtualSystemType
         """
-        definition = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
         self.key_protector = _bytes(definition["key_protector"])
         self.last_known_good = _bytes(definition["last_known_good"])
         self.security_policy = _bytes(definition["security_policy"])
@@ -171,7 +187,7 @@ class VirtualMachine:
             self._repository.remove(instance)
 
 
-def _text(data):
+def encoded(data):
     return base64.b64encode(data).decode("ascii")
 
 

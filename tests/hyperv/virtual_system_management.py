@@ -2,12 +2,13 @@
 
 Source: Microsoft Learn, "Msvm_VirtualSystemManagementService class" and its methods.
 """
+import json
 import os
 import pathlib
 import shutil
 import uuid
 
-from tests.hyperv import cim, jobs
+from tests.hyperv import cim, jobs, schema
 from tests.hyperv.virtual_machine import OFF, VirtualMachine
 
 V2 = "root/virtualization/v2"
@@ -66,6 +67,18 @@ class VirtualSystemManagement:
                     "ModifySystemSettings": self._modify_system})):
             repository.provide(V2, name, methods)
         self._add_templates()
+
+    @property
+    def newest_version(self):
+        """The newest configuration version this host can load, such as ``9.0``.
+
+        Source: Microsoft Learn, "Upgrade virtual machine version in Hyper-V".
+        """
+        return next(text for since, text in _VERSIONS if self._windows_version >= since)
+
+    def supports(self, version):
+        """Whether the host can load a VM with this configuration version."""
+        return schema.version_tuple(version) <= schema.version_tuple(self.newest_version)
 
     def machine_named(self, name):
         """The machine with this ElementName.
@@ -131,11 +144,10 @@ class VirtualSystemManagement:
 
     def _complete_settings(self, given, identifier):
         root = given["ConfigurationDataRoot"]
-        version = next(text for since, text in _VERSIONS if self._windows_version >= since)
         for name, value in (
                 ("InstanceID", "Microsoft:" + identifier), ("VirtualSystemType", REALIZED),
                 ("VirtualSystemIdentifier", identifier), ("ConfigurationID", identifier),
-                ("Version", version), ("BootSourceOrder", [])):
+                ("Version", self.newest_version), ("BootSourceOrder", [])):
             given[name] = value
         if not given["VirtualSystemSubType"]:
             given["VirtualSystemSubType"] = "Microsoft:Hyper-V:SubType:1"
@@ -174,8 +186,7 @@ class VirtualSystemManagement:
             return jobs.INVALID_STATE
         if machine.imported_from is None:
             machine.remove_files()
-        machine.forget()
-        del self.machines[machine.identifier]
+        self.forget(machine)
         return self._jobs.done("DestroySystem")
 
     # Changing a machine.
@@ -276,15 +287,43 @@ class VirtualSystemManagement:
             return jobs.INVALID_PARAMETER
         if GenerateNewSystemIdentifier:
             return jobs.INVALID_PARAMETER  # not simulated
-        machine = VirtualMachine(self._repository, identifier)
-        machine.load(path, PLANNED)
-        machine.imported_from = path
-        system = self._repository.add(
-            V2, "Msvm_PlannedComputerSystem", Name=identifier, EnabledState=OFF,
-            CreationClassName="Msvm_PlannedComputerSystem",
-            ElementName=machine.settings["ElementName"])
-        self.machines[identifier] = machine
-        return self._jobs.done("ImportSystemDefinition", ImportedSystem=system.reference())
+        machine = self.plan(json.loads(path.read_text(encoding="utf-8")), path)
+        return self._jobs.done("ImportSystemDefinition",
+                               ImportedSystem=machine.system.reference())
+
+    def plan(self, definition, imported_from):
+        """Make a planned machine.
+
+        :param definition: see :meth:`VirtualMachine.definition`
+        :param imported_from: the definition file it comes from
+        """
+        machine = VirtualMachine(self._repository, definition["identifier"])
+        machine.load(definition, PLANNED)
+        machine.imported_from = imported_from
+        self._repository.add(
+            V2, "Msvm_PlannedComputerSystem", Name=machine.identifier, EnabledState=OFF,
+            CreationClassName="Msvm_PlannedComputerSystem", ElementName=machine.name)
+        self.machines[machine.identifier] = machine
+        return machine
+
+    def realize(self, machine, state=OFF):
+        """Make a machine of a planned one; its files stay where they are.
+
+        :param state: the EnabledState it has from the start
+        """
+        planned = machine.system
+        self._repository.remove(planned)
+        self._repository.add(
+            V2, "Msvm_ComputerSystem", Name=machine.identifier, EnabledState=state,
+            ElementName=planned["ElementName"], CreationClassName="Msvm_ComputerSystem",
+            Caption="Virtual Machine", HealthState=5, OperationalStatus=[2])
+        machine.settings["VirtualSystemType"] = REALIZED
+        machine.imported_from = None
+
+    def forget(self, machine):
+        """Know a machine no more; its files stay."""
+        machine.forget()
+        del self.machines[machine.identifier]
 
     def _validate(self, service, PlannedSystem=None):  # noqa: N803
         self.machine_of(PlannedSystem)
@@ -292,14 +331,9 @@ class VirtualSystemManagement:
 
     def _realize(self, service, PlannedSystem=None):  # noqa: N803
         machine = self.machine_of(PlannedSystem)
-        planned = machine.system
-        self._repository.remove(planned)
-        system = self._repository.add(
-            V2, "Msvm_ComputerSystem", Name=machine.identifier, EnabledState=OFF,
-            ElementName=planned["ElementName"], CreationClassName="Msvm_ComputerSystem",
-            HealthState=5, OperationalStatus=[2])
+        if not machine.is_planned or machine.is_staged:
+            return jobs.INVALID_STATE
         settings = machine.settings
-        settings["VirtualSystemType"] = REALIZED
         # The guest state follows the definition's root, and its contents are what lies beside
         # the imported file; if nothing lies there, the TPM is a new one.
         settings["GuestStateDataRoot"] = settings["ConfigurationDataRoot"]
@@ -308,9 +342,9 @@ class VirtualSystemManagement:
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.exists() and source != target:
             shutil.copy(source, target)
-        machine.imported_from = None
+        self.realize(machine)
         machine.save()
-        return self._jobs.done("RealizePlannedSystem", ResultingSystem=system.reference())
+        return self._jobs.done("RealizePlannedSystem", ResultingSystem=machine.system.reference())
 
     def _summaries(self, service, SettingData=None, RequestedInformation=None):  # noqa: N803
         summaries = []
