@@ -373,8 +373,9 @@ class TestWindowsContract:
                                for name in ("guardians", "security"))
         client = guardians.HostGuardianClient()
         granted = client.find_guardian(guardian_name)
-        made = client.make_protector([granted])
-        read(made).require_guardian(granted.thumbprint, "the host")
+        parsed = read(client.make_protector([granted]))
+        parsed.require_guardian(granted.thumbprint, "the host")
+        made = parsed.raw
         assert not [found.Name for found in host.hgs.MSFT_HgsGuardian()
                     if found.Name.startswith(guardians.OWNER_PREFIX)]
         service = security.SecurityService(host.vmutils)

@@ -199,6 +199,13 @@ class VtpmDriverTest(nova_base.NovaTestCase):
         message = self.refused(self.vtpm_image())
         self.assertIn("which has a vTPM, does not start", message)
 
+    def test_a_start_that_fails_leaves_no_mark(self):
+        self.simulated.add_fault(
+            HOST, "*.RequestStateChange", times=9, job_error=("It broke.", 32768))
+        server = self.boot(self.vtpm_image(), expected="ERROR")
+        self.assertEqual(1, len(self.simulated.calls(HOST, "*.SetKeyProtector")))
+        self.assertNotIn("hyperv_vtpm", self.system_metadata(server))
+
     def test_unreadable_key(self):
         self.key_manager.status = 403
         message = self.refused(self.vtpm_image(os_vtpm_keys=KEY))

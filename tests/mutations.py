@@ -1,0 +1,217 @@
+"""Twenty faults that a careless developer could make in vtpm_compute; a test must catch each.
+
+``tools/check-mutations`` puts each into a copy of the tree and runs the tests that are named here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+_CONTRACT = "tests/contract/test_windows_contract.py::TestWindowsContract::"
+_GUARDIANS = "tests/unit/test_guardians.py::"
+_SECURITY = "tests/unit/test_security.py::"
+_KEYS = "tests/unit/test_keys.py::"
+_DRIVER = "tests/functional/test_vtpm_driver.py::VtpmDriverTest::"
+_OWN_STEPS = _CONTRACT + "test_the_products_own_steps"
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutation:
+    """One fault.
+
+    :ivar name: its short name
+    :ivar cost: what it does to a user or an operator on Windows
+    :ivar file: in vtpm_compute
+    :ivar old: text that the file holds exactly once
+    :ivar new: what stands there instead
+    :ivar tests: those that are to catch it, as pytest takes them
+    """
+
+    name: str
+    cost: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+MUTATIONS = (
+    Mutation(
+        "wrong parameter name",
+        "The class has Guardians, its method takes Guardian: WMI refuses, no protector is made.",
+        "guardians.py",
+        "Owner=owner, Guardian=[",
+        "Owner=owner, Guardians=[",
+        (_OWN_STEPS,)),
+    Mutation(
+        "owner left behind",
+        "The owner's private keys, which open the VM's TPM, stay on the host when a step fails.",
+        "guardians.py",
+        """\
+                return bytes(protector.RawData)
+            finally:
+                self._remove(owner_name)
+""",
+        """\
+                self._remove(owner_name)
+                return bytes(protector.RawData)
+            except errors.HostGuardianError:
+                raise
+""",
+        (_GUARDIANS + "test_whatever_fails_no_owner_stays",)),
+    Mutation(
+        "owners named alike",
+        "Two servers built at a time: one build fails, or takes the other's owner away.",
+        "guardians.py",
+        "OWNER_PREFIX + str(uuid.uuid4())",
+        "OWNER_PREFIX + str(uuid.getnode())",
+        (_GUARDIANS + "test_two_protectors_at_a_time",)),
+    Mutation(
+        "positional order",
+        "PyMI sorts positional arguments by name: the protector goes where the settings belong.",
+        "security.py",
+        """\
+                SecuritySettingData=self._data(vm_name).GetText_(_TEXT),
+                # A list: PyMI takes bytes apart wrongly where it expects uint8[].
+                KeyProtector=list(protector))
+""",
+        """\
+                self._data(vm_name).GetText_(_TEXT), list(protector))
+""",
+        (_OWN_STEPS,)),
+    Mutation(
+        "results swapped",
+        "PyMI sorts results by name, whatever the documentation's order: the code is no protector.",
+        "security.py",
+        "protector, code = self._service().GetKeyProtector(",
+        "code, protector = self._service().GetKeyProtector(",
+        (_OWN_STEPS,)),
+    Mutation(
+        "settings kept",
+        "What was loaded before a change counts: a setting that Hyper-V did not take seems taken.",
+        "security.py",
+        "        return found[0]\n",
+        "        return self.__dict__.setdefault(vm_name, found[0])\n",
+        (_SECURITY + "test_settings_are_read_anew",)),
+    Mutation(
+        "saved state and migration not encrypted",
+        "The TPM's memory goes over the network, and into the file of a saved VM, as it is.",
+        "security.py",
+        "            data.EncryptStateAndVmMigrationTraffic = True\n",
+        "",
+        (_OWN_STEPS,)),
+    Mutation(
+        "protector set twice",
+        "A VM that has started gets its first protector again: its TPM, and BitLocker, are lost.",
+        "vtpm.py",
+        """\
+        if not key_protector.is_unset(self._security.read_key_protector(vm_name)):
+            raise errors.AttachError(
+                "The virtual machine already has a key protector: setting another would lose its "
+                "TPM. Nothing was changed.")
+""",
+        "",
+        (_SECURITY + "test_a_protector_that_has_rolled_is_not_set_again",
+         _DRIVER + "test_a_protector_is_never_set_a_second_time")),
+    Mutation(
+        "vTPM before the protector",
+        "Hyper-V refuses a vTPM without a valid key protector: no server is built.",
+        "vtpm.py",
+        """\
+        self._security.set_key_protector(vm_name, prepared.protector)
+        self._security.enable_vtpm(vm_name, prepared.shielded)
+""",
+        """\
+        self._security.enable_vtpm(vm_name, prepared.shielded)
+        self._security.set_key_protector(vm_name, prepared.protector)
+""",
+        (_SECURITY + "test_attach",)),
+    Mutation(
+        "wrong fabric",
+        "A protector for another fabric: the VM is made, and never starts.",
+        "vtpm.py",
+        "            parsed.require_guardian(fabric, policy.IMAGE_KEYS)\n",
+        "",
+        (_DRIVER + "test_protector_of_another_fabric",)),
+    Mutation(
+        "VM running",
+        "Hyper-V changes the security of a VM that is off only: no server is built.",
+        "driver.py",
+        "            self.vtpm.attach(instance.name, prepared)\n",
+        "            super().power_on(instance)\n"
+        "            self.vtpm.attach(instance.name, prepared)\n",
+        (_DRIVER + "test_given_protector",)),
+    Mutation(
+        "undo not run",
+        "A failed build leaves its mark: the next host refuses the server for a TPM it never had.",
+        "driver.py",
+        """\
+            if policy.MARK_VTPM not in instance.system_metadata:
+                # Whatever fails: Nova may try the next host with this very instance.
+                undo.callback(_unmark, instance)
+""",
+        "",
+        (_DRIVER + "test_a_start_that_fails_leaves_no_mark",)),
+    Mutation(
+        "mark not written",
+        "Nobody knows that the server has a TPM: an evacuation gives it an empty one.",
+        "driver.py",
+        "            LOG.info(\"The vTPM is attached\", instance=instance)\n"
+        "        _mark(instance, prepared)\n",
+        "            LOG.info(\"The vTPM is attached\", instance=instance)\n",
+        (_DRIVER + "test_given_protector",)),
+    Mutation(
+        "protector without its length",
+        "Hyper-V takes a key protector with its length before it: it refuses this one.",
+        "key_protector.py",
+        """\
+    raw = (len(document) + _PREFIX_LENGTH).to_bytes(_PREFIX_LENGTH, "big") + document
+    return KeyProtector(raw=raw""",
+        """\
+    return KeyProtector(raw=document""",
+        (_OWN_STEPS,)),
+    Mutation(
+        "key in the log",
+        "Whoever reads nova-compute's debug log has the tenant's key.",
+        "keys.py",
+        "        if not payload:\n",
+        '        LOG.debug("Key %s: %r", key.secret_id, payload)\n'
+        "        if not payload:\n",
+        (_KEYS + "test_nothing_of_the_answer_is_logged",)),
+    Mutation(
+        "key read as text",
+        "keystoneauth writes text into the debug log, and bytes that are no text are damaged.",
+        "keys.py",
+        '_OCTETS = "application/octet-stream"',
+        '_OCTETS = "text/plain"',
+        (_KEYS + "test_one_request_a_key_in_order",)),
+    Mutation(
+        "redirect followed",
+        "The user's token goes wherever an answer points.",
+        "keys.py",
+        "        session.redirect = False\n",
+        "",
+        (_KEYS + "test_redirects_do_not_take_the_token_away",)),
+    Mutation(
+        "size in another unit",
+        "A secret a thousand times the limit is taken into nova-compute's memory.",
+        "keys.py",
+        "        if len(payload) > limit:\n",
+        "        if len(payload) // 1024 > limit:\n",
+        (_KEYS + "test_too_large",)),
+    Mutation(
+        "attestation read once",
+        "A host attests every eight hours: one that lost it still gets servers that cannot start.",
+        "host_report.py",
+        "        configuration = client.read_configuration()\n",
+        "        configuration = client.__dict__.setdefault(\n"
+        '            "configuration", client.read_configuration())\n',
+        (_GUARDIANS + "test_the_report_follows_the_attestation",)),
+    Mutation(
+        "WMI's errors not translated",
+        "Nova takes WMI's own error for trouble of this host: it tries them all, without a reason.",
+        "windows_errors.py",
+        "_WMI_ERRORS = (os_win_exceptions.x_wmi, os_win_exceptions.OSWinException,",
+        "_WMI_ERRORS = (os_win_exceptions.OSWinException,",
+        (_GUARDIANS + "test_what_wmi_refuses_is_our_error",)),
+)

@@ -1,0 +1,84 @@
+"""The check that tests catch faults: what counts as caught, and what does not."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests import mutation_check
+from tests.mutations import MUTATIONS, Mutation
+
+PACKAGE = pathlib.Path(__file__).resolve().parents[2] / mutation_check.PACKAGE
+SOURCE = "def double(number):\n    return number * 2\n\n\ndef forgotten():\n    return 1\n"
+TESTS = """
+def test_double():
+    import vtpm_compute.numbers
+    assert vtpm_compute.numbers.double(3) == 6
+
+def test_beside():
+    assert True
+"""
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    # Their start is most of the time.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    for name, text in (("vtpm_compute/__init__.py", ""), ("vtpm_compute/numbers.py", SOURCE),
+                       ("tests/unit/test_numbers.py", TESTS)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def mutation(old, new, test="test_double"):
+    return Mutation("a fault", "a cost", "numbers.py", old, new,
+                    ("tests/unit/test_numbers.py::" + test,))
+
+
+def verdicts(tree, *faults):
+    found = mutation_check.check(tree, sys.executable, faults, say=lambda line: None)
+    assert (tree / "vtpm_compute" / "numbers.py").read_text() == SOURCE
+    return [(verdict.kind, verdict.words) for verdict in found]
+
+
+def test_verdicts(tree):
+    assert verdicts(
+        tree,
+        mutation("* 2", "* 3"),
+        mutation("* 2", "* 3", test="test_beside"),
+        mutation("return 1", "return 2"),
+        mutation("* 2", "* two"),
+        mutation("* 2", "* ("),
+        mutation("* 4", "* 5"), mutation("return", "yield"), mutation("* 2", "* 2"),
+    ) == [
+        ("caught", "by test_double"),
+        ("caught", "by none of the tests named for it, by test_double"),
+        ("SURVIVED", "no test fails"),
+        ("BROKEN", "NameError: name 'two' is not defined"),
+        ("BROKEN", "SyntaxError: '(' was never closed"),
+        ("STALE", "its text is there 0 times, not once: bring tests/mutations.py up to date"),
+        ("STALE", "its text is there 2 times, not once: bring tests/mutations.py up to date"),
+        ("STALE", "it changes nothing")]
+
+
+def test_tests_that_fail_without_a_fault(tree):
+    (tree / "tests" / "unit" / "test_numbers.py").write_text("def test_double():\n    assert 0\n")
+    with pytest.raises(mutation_check.TestsFailAlready, match="without a fault: test_double"):
+        verdicts(tree, mutation("* 2", "* 3"))
+
+
+def test_the_list():
+    names = [entry.name for entry in MUTATIONS]
+    assert len(names) == len(set(names)) == 20
+    assert all(entry.cost and entry.tests for entry in MUTATIONS)
+
+
+def test_no_fault_of_the_list_is_just_an_unknown_name(tmp_path):
+    for number, entry in enumerate(MUTATIONS):
+        source = (PACKAGE / entry.file).read_text()
+        assert source.count(entry.old) == 1, entry.name
+        (tmp_path / ("fault_%d.py" % number)).write_text(mutation_check.mutated(source, entry))
+    subprocess.run([sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--quiet",
+                    "--select", "E9,F821,F823", str(tmp_path)], check=True)
