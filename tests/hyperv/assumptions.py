@@ -27,7 +27,22 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "Defining, destroying, importing, changing states and changing security start a job (4096); "
      "the other methods answer 0.",
      "Every method is documented with both; callers must take both. Jobs are finished when the "
-     "method returns."),
+     "method returns, unless a test delays them."),
+    ("one-job-a-machine",
+     "While a job of a VM runs, changes to that VM are refused: a change of its state with 32775 "
+     "(invalid state), of its security settings with 5 (likewise), any other with 32774 (in use).",
+     "The codes are documented, when they are given is not."),
+    ("states-on-the-way",
+     "While a job starts a VM its EnabledState is 10 (starting), while it turns it off 4 (shutting "
+     "down), else 1 (other).",
+     "The values are documented, when they are seen is not."),
+    ("job-cancelled",
+     "A job that was stopped did nothing and has ErrorCode 32768; one that is not cancellable "
+     "answers 1 (not supported).",
+     "The states and return values are documented, the rest is job-specific."),
+    ("job-status",
+     "A failed job's OperationalStatus is OK (2), and GetErrorEx gives its errors.",
+     "The class says that it is always OK, GetErrorEx that there are no errors then."),
     ("job-codes",
      "A failed job has JobState 10 and ErrorCode 32768; an HRESULT is in its words.",
      "ErrorCode is a uint16 and cannot hold one."),

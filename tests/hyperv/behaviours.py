@@ -41,7 +41,82 @@ AREAS["WMI"] = _rows(
 AREAS["Virtual machines"] = _rows(
 )
 
+_JOBS = "tests/unit/hyperv/test_jobs.py::"
+
 AREAS["Jobs"] = _rows(
+    ("Methods answer 4096 with a job, or 0 at once.",
+     "assumed: which-are-jobs",
+     _JOBS + "test_a_job_is_finished_unless_it_is_delayed"),
+    ("A job that a test delays is Starting, then Running with a growing "
+     "PercentComplete and ElapsedTime; its work is done when its time has come on "
+     "the clock.",
+     'Microsoft Learn, "Msvm_ConcreteJob class" (JobState, PercentComplete, '
+     "ElapsedTime)",
+     _JOBS + "test_a_delayed_job_works_at_its_end"),
+    ("The Nth call of a method is delayed, the others are not.",
+     "tests/hyperv/faults.py",
+     _JOBS + "test_only_the_calls_that_were_asked_for_are_delayed"),
+    ("Out-parameters that exist at the end only are null while the job runs; the job "
+     "is then associated with what it made.",
+     'Microsoft Learn, "Msvm_AffectedJobElement class"; '
+     "os_win/utils/compute/vmutils.py (take_vm_snapshot)",
+     _JOBS + "test_out_parameters_come_with_the_end"),
+    ("What a method is given is checked when it is called: a refusal has no job.",
+     'Microsoft Learn, return values ("Method Parameters Checked - Job Started '
+     '(4096)")',
+     _JOBS + "test_parameters_and_state_are_checked_when_the_method_is_called"),
+    ("A job whose work is refused when it runs ends with JobState 10 and that code.",
+     "assumed: job-codes",
+     _JOBS + "test_the_state_is_checked_again_when_the_job_runs"),
+    ("A job fails before its work, which stays undone, or after it, at once or with "
+     "a delay.",
+     'Microsoft Learn, "Msvm_ConcreteJob class" (JobState 10, ErrorCode, '
+     "ErrorDescription)",
+     _JOBS + "test_a_job_fails_before_or_after_its_work"),
+    ("A method returns a failure although its work was done.",
+     "tests/hyperv/faults.py",
+     _JOBS + "test_a_method_fails_after_its_work"),
+    ("GetErrorEx and GetError give Msvm_Error instances as CIM-XML for a job that "
+     "failed or was stopped, null else.",
+     'Microsoft Learn, "GetErrorEx method of the Msvm_ConcreteJob class", '
+     '"Msvm_Error class"',
+     _JOBS + "test_the_errors_of_a_job"),
+    ("A failed job's OperationalStatus stays OK.",
+     "assumed: job-status",
+     _JOBS + "test_the_errors_of_a_job"),
+    ("While a job of a VM runs, changes to it are refused; reading it and changing "
+     "others works.",
+     "assumed: one-job-a-machine",
+     _JOBS + "test_other_changes_are_refused_while_a_job_of_the_machine_runs"),
+    ("While its state changes, a VM shows a state on the way.",
+     "assumed: states-on-the-way",
+     _JOBS + "test_a_delayed_job_works_at_its_end"),
+    ("RequestStateChange of a job terminates (4) or kills (5) it; its work stays "
+     "undone.",
+     'Microsoft Learn, "RequestStateChange method of the Msvm_ConcreteJob class"',
+     _JOBS + "test_a_job_is_stopped"),
+    ("A finished job answers 4097 to that, a time limit 4098, an unknown state 5.",
+     'Microsoft Learn, "RequestStateChange method of the Msvm_ConcreteJob class" '
+     "(return values)",
+     _JOBS + "test_requests_that_a_job_refuses"),
+    ("A job that is not cancellable cannot be stopped.",
+     "assumed: job-cancelled",
+     _JOBS + "test_requests_that_a_job_refuses"),
+    ("os-win stops the jobs of a VM through their associations.",
+     "os_win/utils/jobutils.py (stop_jobs)",
+     _JOBS + "test_os_win_stops_jobs"),
+    ("os-win waits for delayed jobs and shows their errors.",
+     "os_win/utils/jobutils.py (check_ret_val)",
+     _JOBS + "test_os_win_waits_for_jobs"),
+    ("A finished job vanishes after five minutes, with its associations.",
+     'Microsoft Learn, "Msvm_ConcreteJob class" (TimeBeforeRemoval)',
+     _JOBS + "test_a_finished_job_is_kept_for_five_minutes"),
+    ("Watchers see a job's states change.",
+     'Microsoft Learn, "Msvm_ConcreteJob class" (JobState)',
+     _JOBS + "test_who_watches_a_job_sees_it_change"),
+    ("Delays and the clock work behind the socket of a fabric process too.",
+     "tests/hyperv/fabric_client.py",
+     _JOBS + "test_jobs_behind_a_socket"),
 )
 
 AREAS["Security settings and the virtual TPM"] = _rows(

@@ -15,6 +15,7 @@ def _locked(method):
     @functools.wraps(method)
     def call(self, *arguments, **keywords):
         with self._lock:
+            self.catch_up()
             return method(self, *arguments, **keywords)
     return call
 
@@ -101,6 +102,11 @@ class Fabric:
         self.require_host(host_name)
         return getattr(self.host(host_name).repository, method)(*arguments)
 
+    def catch_up(self):
+        """Let happen on all hosts what is due on the clock; called before each access."""
+        for one in list(self._hosts.values()):
+            one.catch_up()
+
     # Asking and changing.
 
     def storage_template(self):
@@ -183,6 +189,7 @@ class Fabric:
         :raises ValueError: time does not go backwards
         """
         self.clock.advance(seconds)
+        self.catch_up()
 
     @_locked
     def set_attestation(self, host_name, status):
@@ -229,6 +236,11 @@ class Fabric:
     def add_fault(self, host_name, pattern, **keywords):
         """See :meth:`tests.hyperv.faults.Faults.add`."""
         self.host(host_name).faults.add(pattern, **keywords)
+
+    @_locked
+    def add_delay(self, host_name, pattern, seconds, **keywords):
+        """See :meth:`tests.hyperv.faults.Faults.add_delay`."""
+        self.host(host_name).faults.add_delay(pattern, seconds, **keywords)
 
     @_locked
     def clear_faults(self, host_name):

@@ -65,6 +65,9 @@ class FabricClient:
     def add_fault(self, host_name, pattern, **keywords):
         return self._call("add_fault", host_name, pattern, keywords)
 
+    def add_delay(self, host_name, pattern, seconds, **keywords):
+        return self._call("add_delay", host_name, pattern, seconds, keywords)
+
     def clear_faults(self, host_name):
         return self._call("clear_faults", host_name)
 

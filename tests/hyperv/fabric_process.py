@@ -101,7 +101,7 @@ class Server:
             cancel()
 
 
-_WITH_KEYWORDS = {"add_fault"}
+_WITH_KEYWORDS = {"add_fault", "add_delay"}
 
 
 def _wait_for_end(channel, events):

@@ -34,7 +34,7 @@ class Host:
         self.find_host, self._storage = find_host, storage
         version = schema.version_tuple(windows_version)
         self.repository = Repository(name, windows_version, clock)
-        job_factory = jobs.Jobs(self.repository)
+        self.jobs = job_factory = jobs.Jobs(self.repository)
         self.faults = self.repository.intercept = faults.Faults(job_factory)
         inventory.add(self.repository, windows_version, processors, memory_mb)
         self.management = VirtualSystemManagement(self.repository, job_factory, version)
@@ -55,3 +55,7 @@ class Host:
         """What VMs that are not off leave of the memory."""
         return self.memory_mb - sum(machine.memory_mb for machine
                                     in self.management.machines.values() if not machine.is_off)
+
+    def catch_up(self):
+        """Let happen what is due on the clock."""
+        self.jobs.catch_up()

@@ -1,16 +1,27 @@
-"""Msvm_ConcreteJob: the jobs that methods start, finished or failed.
+"""Msvm_ConcreteJob: the jobs that methods start, from their start to their removal.
 
-Source: Microsoft Learn, "Msvm_ConcreteJob class" (JobState, ErrorCode) and the return values of
-the methods ("Method Parameters Checked - Job Started (4096)").
+A method's job is finished when the method returns, unless a test asked for a delay
+(:mod:`tests.hyperv.faults`): then its work is done when its time has come on the host's clock.
+Nothing runs in the background: :meth:`Jobs.catch_up`, called before each access to the host, does
+what is due.
+
+Source: Microsoft Learn, "Msvm_ConcreteJob class" (JobState, JobType, ErrorCode,
+TimeBeforeRemoval), its methods RequestStateChange and GetErrorEx, "Msvm_Error class", and the
+return values of the methods ("Method Parameters Checked - Job Started (4096)").
 """
+import collections
+import datetime
+import re
 import uuid
+
+from tests.hyperv import cim, mi
 
 V2 = "root/virtualization/v2"
 
 COMPLETED, STARTED, FAILED = 0, 4096, 32768
-INVALID_PARAMETER, INVALID_STATE = 32773, 32775
+INVALID_PARAMETER, IN_USE, INVALID_STATE = 32773, 32774, 32775
 
-_STATE_COMPLETED, _STATE_EXCEPTION = 7, 10
+STARTING, RUNNING, DONE, TERMINATED, KILLED, EXCEPTION = 3, 4, 7, 8, 9, 10
 
 # Methods that answer with a job; the others answer 0 at once [assumption which-are-jobs].
 _ASYNCHRONOUS = {
@@ -18,6 +29,35 @@ _ASYNCHRONOUS = {
     "ModifySecuritySettings", "ImportSystemDefinition", "RealizePlannedSystem",
     "ExportSystemDefinition", "RestoreLastKnownGoodKeyProtector", "MigrateVirtualSystemToHost",
     "CheckVirtualSystemIsMigratable"}
+
+# Seconds that a finished job stays (TimeBeforeRemoval, five minutes).
+KEPT_FOR = 300
+_TIME_BEFORE_REMOVAL = "00000000000500.000000:000"
+
+# JobType of a method's job; 0 (unknown) where the document names none.
+_JOB_TYPES = {
+    "DefineSystem": 1, "ModifySystemSettings": 2, "SetKeyProtector": 2, "SetSecurityPolicy": 2,
+    "ModifySecuritySettings": 2, "RestoreLastKnownGoodKeyProtector": 2, "DestroySystem": 3,
+    "AddResourceSettings": 30, "ModifyResourceSettings": 31, "RemoveResourceSettings": 32,
+    "ImportSystemDefinition": 61, "ExportSystemDefinition": 62, "CreateSnapshot": 70,
+    "ApplySnapshot": 71, "DestroySnapshot": 72}
+
+# What the documented return values are called; the words of a job whose work ends in one.
+_MEANINGS = {
+    1: "Not Supported", 2: "Failed", 3: "Timed out", 4: "Invalid parameter", 5: "Invalid state",
+    6: "Incompatible parameters", 32768: "Failed", 32769: "Access Denied",
+    32770: "Not Supported", 32771: "Status is unknown", 32772: "Timeout",
+    32773: "Invalid parameter", 32774: "System is in use",
+    32775: "Invalid state for this operation", 32776: "Incorrect data type",
+    32777: "System is not available", 32778: "Out of memory"}
+
+# Msvm_ConcreteJob.RequestStateChange: requested states, and return values of its own.
+_REQUESTS = {4: TERMINATED, 5: KILLED}
+_NOT_SUPPORTED, _INVALID_REQUEST, _INVALID_TRANSITION, _NO_TIMEOUT = 1, 5, 4097, 4098
+CANCELLED = "The operation was canceled."  # [assumption job-cancelled]
+
+_GUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_EPOCH_FORMAT = "%Y%m%d%H%M%S.%f+000"
 
 
 class JobFailure(Exception):
@@ -32,50 +72,290 @@ class JobFailure(Exception):
         self.description, self.code = description, code
 
 
+class _Running:
+    """A job whose work is still to do.
+
+    :param method: its name
+    :param instance: the Msvm_ConcreteJob
+    :param machines: the GUIDs of the VMs it is about
+    :param work: does it, and gives the out-parameters
+    :param begun: the clock's time
+    :param seconds: how long it runs
+    :param failure: the :class:`JobFailure` it ends with, or None
+    :param undone: whether it fails before its work, not after it
+    :param release: called before the work, or when the job is stopped
+    """
+
+    def __init__(self, method, instance, machines, work, begun, seconds, failure, undone, release):
+        self.method, self.instance, self.machines, self.work = method, instance, machines, work
+        self.begun, self.seconds, self.due = begun, seconds, begun + seconds
+        self.failure, self.undone, self.release = failure, undone, release
+
+
 class Jobs:
     """Makes the jobs of one host.
 
-    :param repository: where they are stored
+    :param repository: where they are stored; its clock is theirs
     """
 
     def __init__(self, repository):
-        self._repository = repository
-        repository.provide(V2, "CIM_ConcreteJob", {"RequestStateChange": self._request_change})
+        self._repository, self._clock = repository, repository.clock
+        self._checks = {}
+        self._running = []
+        self._finished = collections.deque()
+        self._current = None  # the _Running whose work is being done
+        repository.provide(V2, "CIM_ConcreteJob", {
+            "RequestStateChange": self._request_change, "GetError": self._error})
         repository.provide(V2, "Msvm_ConcreteJob", {"GetErrorEx": self._errors})
+
+    # For providers.
 
     def done(self, method, affected=None, **out):
         """The out-parameters of a method that succeeded.
 
-        :param affected: the instance the job is about
+        :param affected: the instance the job is about; what is in ``out`` is associated too
         """
-        if method not in _ASYNCHRONOUS:
+        if self._current is None and method not in _ASYNCHRONOUS:
             return dict(out, ReturnValue=COMPLETED)
-        return dict(out, ReturnValue=STARTED, Job=self._job(method, affected, _STATE_COMPLETED))
+        job = self._job(method)
+        self._associate(job, [affected, *_instances(out)])
+        if self._current is not None and self._current.failure is not None:
+            self._fail(job, self._current.failure)
+        else:
+            self._end(job, DONE, PercentComplete=100)
+        return dict(out, ReturnValue=STARTED, Job=job.reference())
 
     def failed(self, method, failure, affected=None):
         """The out-parameters of a method whose job fails with a :class:`JobFailure`."""
-        return {"ReturnValue": STARTED, "Job": self._job(
-            method, affected, _STATE_EXCEPTION, ErrorCode=failure.code,
-            ErrorDescription=failure.description,
-            ErrorSummaryDescription=failure.description)}
+        job = self._job(method)
+        self._associate(job, [affected])
+        self._fail(job, failure)
+        return {"ReturnValue": STARTED, "Job": job.reference()}
 
-    def _job(self, method, affected, state, **values):
+    def check_first(self, class_name, methods):
+        """Register what is checked when a method is called whose job runs later.
+
+        :param class_name: that the methods are provided for
+        :param methods: {method: (check, begin)}. Both get what the method gets. ``check`` gives
+            the return value of a refusal, or None; ``begin``, which may be None, is called once
+            the job has started and gives a function that takes back what it did.
+        """
+        for method, functions in methods.items():
+            self._checks[class_name, method] = functions
+
+    # For whoever starts them later.
+
+    def machines_in(self, target, values):
+        """The GUIDs of this host's VMs that a call is about, as a set.
+
+        :param target: the instance whose method it is, or a class
+        :param values: its in-parameters; references, and texts of embedded instances
+        """
+        texts = [_path(target)]
+        for value in values.values():
+            texts += [_path(item) for item in (value if isinstance(value, tuple) else (value,))]
+        found = {guid.upper() for text in texts for guid in _GUID.findall(text)}
+        return {guid for guid in found if self._system(guid) is not None}
+
+    @property
+    def are_running(self):
+        """Whether there is any job whose work is still to do."""
+        return bool(self._running)
+
+    def is_busy(self, machines):
+        """Whether a job of one of these VMs runs."""
+        return any(running.machines & machines for running in self._running)
+
+    def start(self, target, method, values, work, seconds, failure=None, undone=True,
+              cancellable=True):
+        """Start a job whose work is done later.
+
+        :param target: the instance whose method it is
+        :param values: the in-parameters
+        :param work: does it, and gives the out-parameters
+        :param seconds: on the clock
+        :param failure: the :class:`JobFailure` it ends with, or None
+        :param undone: whether it fails before its work, not after it
+        :param cancellable: whether it can be stopped
+        :returns: the out-parameters: 4096 and the job, or the refusal
+        :raises cim.Error: parameters that WMI refuses
+        """
+        check, begin = self._check_of(target, method)
+        refusal = check(target, **values)
+        if refusal is not None:
+            return {"ReturnValue": refusal}
+        machines = self.machines_in(target, values)
+        job = self._new(method, JobState=STARTING, JobStatus="Job is starting",
+                        PercentComplete=0, Cancellable=cancellable)
+        self._associate(job, [self._system(guid) for guid in machines])
+        release = begin(target, **values) if begin else lambda: None
+        self._running.append(_Running(
+            method, job, machines, work, self._clock.now(), seconds, failure, undone, release))
+        return {"ReturnValue": STARTED, "Job": job.reference()}
+
+    def catch_up(self):
+        """Do the work that is due, move the progress of the rest, remove what is old."""
+        now = self._clock.now()
+        for running in sorted(self._running, key=lambda job: job.due):
+            if running.due <= now:
+                self._finish(running)
+            else:
+                part = (now - running.begun) / running.seconds
+                self._change(running.instance, JobState=RUNNING, JobStatus="Job is running",
+                             PercentComplete=min(int(part * 100), 99),
+                             ElapsedTime=_interval(now - running.begun))
+        while self._finished and self._finished[0][0] + KEPT_FOR <= now:
+            self._remove(self._finished.popleft()[1])
+
+    # The course of a job.
+
+    def _finish(self, running):
+        self._running.remove(running)
+        running.release()
+        self._current = running
+        try:
+            if running.failure is not None and running.undone:
+                raise running.failure
+            result = running.work()
+            result = result if isinstance(result, dict) else {"ReturnValue": result}
+            code = result.pop("ReturnValue", COMPLETED)
+            if code not in (COMPLETED, STARTED):
+                raise JobFailure(_MEANINGS.get(code, "Failed"), code)
+            if running.instance["JobState"] in (STARTING, RUNNING):
+                self.done(running.method, **result)
+        except JobFailure as failure:
+            self.failed(running.method, failure)
+        except cim.Error as fault:
+            self.failed(running.method, JobFailure(fault.args[0]["message"]))
+        finally:
+            self._current = None
+
+    def _job(self, method):
+        return self._new(method) if self._current is None else self._current.instance
+
+    def _new(self, method, **values):
+        now = self._time()
         defaults = {
-            "ElementName": method, "Name": method, "Description": method, "JobState": state,
-            "ErrorCode": 0, "PercentComplete": 100, "Cancellable": False, "JobType": 0,
-            "JobStatus": "OK" if state == _STATE_COMPLETED else "Error",
-            "DeleteOnCompletion": False, "OperationalStatus": [2]}
-        job = self._repository.add(V2, "Msvm_ConcreteJob", InstanceID=str(uuid.uuid4()).upper(),
-                                   **{**defaults, **values})
-        if affected is not None:
-            self._repository.add(V2, "Msvm_AffectedJobElement",
-                                 AffectedElement=affected.reference(),
-                                 AffectingElement=job.reference())
-        return job.reference()
+            "ElementName": method, "Name": method, "Caption": method, "Description": method,
+            "JobType": _JOB_TYPES.get(method, 0), "ErrorCode": 0, "Cancellable": False,
+            # OperationalStatus is documented as always OK [assumption job-status].
+            "OperationalStatus": [2], "StatusDescriptions": ["OK"], "HealthState": 5,
+            "DeleteOnCompletion": False, "TimeBeforeRemoval": _TIME_BEFORE_REMOVAL,
+            "TimeSubmitted": now, "StartTime": now, "ElapsedTime": _interval(0),
+            "TimeOfLastStateChange": now, "JobRunTimes": 1}
+        return self._repository.add(V2, "Msvm_ConcreteJob", InstanceID=str(uuid.uuid4()).upper(),
+                                    **{**defaults, **values})
+
+    def _fail(self, job, failure):
+        self._end(job, EXCEPTION, ErrorCode=failure.code, ErrorDescription=failure.description,
+                  ErrorSummaryDescription=failure.description)
+
+    def _end(self, job, state, **values):
+        elapsed = 0 if self._current is None else self._clock.now() - self._current.begun
+        self._change(job, JobState=state, JobStatus="OK" if state == DONE else "Error",
+                     Cancellable=False, ElapsedTime=_interval(elapsed), **values)
+        self._finished.append((self._clock.now(), job))
+
+    def _change(self, job, **values):
+        before = job.clone()
+        for name, value in values.items():
+            job[name] = value
+        if before["JobState"] != job["JobState"]:
+            job["TimeOfLastStateChange"] = self._time()
+        self._repository.changed(job, before)
+
+    def _remove(self, job):
+        for association in self._repository.instances(V2, "Msvm_AffectedJobElement"):
+            if association["AffectingElement"].key() == job.key():
+                self._repository.remove(association)
+        self._repository.remove(job)
+
+    def _associate(self, job, affected):
+        for instance in affected:
+            if instance is not None:
+                self._repository.add(V2, "Msvm_AffectedJobElement",
+                                     AffectedElement=instance.reference(),
+                                     AffectingElement=job.reference())
+
+    def _system(self, guid):
+        found = self._repository.instances(V2, "CIM_ComputerSystem", Name=guid)
+        return found[0] if found else None
+
+    def _check_of(self, target, method):
+        for name in getattr(target, "cls", target).lineage:
+            if (name, method) in self._checks:
+                return self._checks[name, method]
+        return self._check_references, None
+
+    def _check_references(self, target, **values):
+        """What can be checked of any method: that what it is given exists."""
+        for value in values.values():
+            for item in value if isinstance(value, tuple) else (value,):
+                if isinstance(item, cim.Instance):
+                    self._repository.stored(item)
+                elif isinstance(item, str) and item.startswith("<INSTANCE"):
+                    self._repository.embedded(V2, item, "CIM_ManagedElement")
+
+    def _time(self):
+        return self._clock.utc().strftime(_EPOCH_FORMAT)
+
+    # Its methods.
 
     def _request_change(self, job, RequestedState=None, TimeoutPeriod=None):  # noqa: N803
-        return INVALID_STATE  # every job is finished
+        if TimeoutPeriod is not None:
+            return _NO_TIMEOUT
+        if RequestedState not in (2, 3, 4, 5, 6):
+            return _INVALID_REQUEST
+        if RequestedState not in _REQUESTS:
+            return _NOT_SUPPORTED
+        found = [running for running in self._running
+                 if running.instance["InstanceID"] == job["InstanceID"]]
+        if not found:
+            return _INVALID_TRANSITION
+        if not job["Cancellable"]:
+            return _NOT_SUPPORTED  # [assumption job-cancelled]
+        self._running.remove(found[0])
+        found[0].release()
+        self._end(job, _REQUESTS[RequestedState], ErrorCode=FAILED, ErrorDescription=CANCELLED,
+                  ErrorSummaryDescription=CANCELLED)
+        return COMPLETED
 
     def _errors(self, job):
-        text = job["ErrorDescription"]
-        return {"ReturnValue": 0, "Errors": [text] if text else []}
+        text = self._error_text(job)
+        return {"ReturnValue": COMPLETED, "Errors": [text] if text else None}
+
+    def _error(self, job):
+        return {"ReturnValue": COMPLETED, "Error": self._error_text(job)}
+
+    def _error_text(self, job):
+        """The job's Msvm_Error as CIM-XML, or None: it has none."""
+        if job["JobState"] not in (TERMINATED, KILLED, EXCEPTION):
+            return None
+        error = self._repository.new(
+            V2, "Msvm_Error", Message=job["ErrorDescription"], MessageID=str(job["ErrorCode"]),
+            ErrorSource=job.get_path(), ErrorSourceFormat=2, OwningEntity="Microsoft",
+            # CIM_ERR_FAILED
+            CIMStatusCode=1, CIMStatusCodeDescription=job["ErrorDescription"])
+        return mi.Serializer().serialize_instance(error)
+
+
+def _instances(out):
+    """The instances among out-parameters."""
+    values = [item for value in out.values()
+              for item in (value if isinstance(value, (list, tuple)) else (value,))]
+    return [value for value in values if isinstance(value, cim.Instance) and value.get_path()]
+
+
+def _path(value):
+    if isinstance(value, (cim.Instance, cim.Class)):
+        return value.get_path()
+    return value if isinstance(value, str) else ""
+
+
+def _interval(seconds):
+    """An interval in CIM's form: days, hours, minutes, seconds, microseconds."""
+    length = datetime.timedelta(seconds=seconds)
+    minutes, second = divmod(length.seconds, 60)
+    hours, minute = divmod(minutes, 60)
+    return "%08d%02d%02d%02d.%06d:000" % (
+        length.days, hours, minute, second, length.microseconds)

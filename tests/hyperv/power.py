@@ -27,6 +27,11 @@ _TRANSITIONS = {
     _REBOOT: ((RUNNING,), RUNNING),
     _RESET: ((RUNNING, PAUSED), RUNNING)}
 
+# EnabledState while a job changes the state: Starting, Shutting Down; Other for the rest
+# [assumption states-on-the-way].
+_OTHER = 1
+_ON_THE_WAY = {RUNNING: 10, OFF: 4}
+
 CANNOT_UNWRAP = (
     "The key protector for the virtual machine '%s' could not be unwrapped. HostGuardianService "
     "returned: One or more arguments are invalid (0x80070057). Details are included in the "
@@ -47,14 +52,35 @@ class Power:
         self._repository, self._jobs, self._machines = repository, job_factory, machines
         self._hgs_client = hgs_client
         repository.provide(V2, "CIM_EnabledLogicalElement", {"RequestStateChange": self._request})
+        job_factory.check_first("CIM_EnabledLogicalElement", {
+            "RequestStateChange": (self._check, self._begin)})
         repository.provide(V2, "Msvm_ShutdownComponent", {
             "InitiateShutdown": self._shut_down, "InitiateReboot": self._reboot})
 
-    def _request(self, system, RequestedState=None, TimeoutPeriod=None):  # noqa: N803
+    def _check(self, system, RequestedState=None, TimeoutPeriod=None):  # noqa: N803
         machine = self._machines.machine_of(system)
-        allowed, after = _TRANSITIONS.get(RequestedState, ((), None))
+        allowed, _ = _TRANSITIONS.get(RequestedState, ((), None))
         if machine.imported_from is not None or machine.state not in allowed:
             return jobs.INVALID_STATE
+        return None
+
+    def _begin(self, system, RequestedState=None, TimeoutPeriod=None):  # noqa: N803
+        """The state on the way to another, while the job runs."""
+        stored = self._machines.machine_of(system).system
+        before = stored.clone()
+        stored["EnabledState"] = _ON_THE_WAY.get(_TRANSITIONS[RequestedState][1], _OTHER)
+        self._repository.changed(stored, before)
+
+        def take_back():
+            stored["EnabledState"] = before["EnabledState"]
+        return take_back
+
+    def _request(self, system, RequestedState=None, TimeoutPeriod=None):  # noqa: N803
+        refusal = self._check(system, RequestedState)
+        if refusal is not None:
+            return refusal
+        machine = self._machines.machine_of(system)
+        _, after = _TRANSITIONS[RequestedState]
         try:
             self._change(machine, after)
         except jobs.JobFailure as failure:

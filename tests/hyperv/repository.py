@@ -1,5 +1,6 @@
 """The CIM repository of one computer: namespaces, classes, instances, method providers."""
 import fnmatch
+import functools
 import xml.etree.ElementTree as ElementTree
 
 from tests.hyperv import cim, schema, wql
@@ -135,9 +136,8 @@ class Repository:
         if unknown:
             raise cim.error("INVALID_PARAMETER", "%s has no parameter %s" % (name, unknown))
         stored = target if isinstance(target, cim.Class) else self.stored(target)
-        result = self.intercept(cls.name, name) if self.intercept else None
-        if result is None:
-            result = provider(stored, **values)
+        work = functools.partial(provider, stored, **values)
+        result = self.intercept(stored, name, values, work) if self.intercept else work()
         result = dict(result) if isinstance(result, dict) else {"ReturnValue": result}
         self.calls.add(cls.name, name, values, result.get("ReturnValue", 0))
         answer = cim.Instance(None)
