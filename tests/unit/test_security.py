@@ -83,6 +83,33 @@ def test_what_hyper_v_takes_and_does_not_do_is_found(attached, machine, protecto
     assert simulated.virtual_machine(HOST, machine)["state"] == OFF
 
 
+def test_a_protector_that_hyper_v_changes_is_found(
+        attached, service, machine, protector, simulated, monkeypatch):
+    other = key_protector.make_protector(
+        guardian.Guardian.generate("Fabrikam"),
+        [guardian.Guardian.from_metadata(simulated.metadata(FABRIC), FABRIC)])
+    set_key_protector = service.set_key_protector
+    monkeypatch.setattr(service, "set_key_protector",
+                        lambda name, raw: set_key_protector(name, other))
+    with pytest.raises(errors.AttachError, match="reads back another one"):
+        attached(machine, protector)
+
+
+def test_shielding_that_hyper_v_leaves_out_is_found(
+        attached, service, machine, protector, monkeypatch):
+    enable_vtpm = service.enable_vtpm
+    monkeypatch.setattr(service, "enable_vtpm",
+                        lambda name, shielded: enable_vtpm(name, shielded=False))
+    with pytest.raises(errors.AttachError, match="reads back .*shielded=False"):
+        attached(machine, protector, shielded=True)
+
+
+def test_a_protector_that_hyper_v_does_not_tell_is_our_error(service, machine, simulated):
+    simulated.add_fault(HOST, "*.GetKeyProtector", return_value=32768)
+    with pytest.raises(errors.AttachError, match="could not read the key protector.*32768"):
+        service.read_key_protector(machine)
+
+
 def test_a_protector_that_has_rolled_is_not_set_again(
         attached, machine, protector, simulated, vmutils):
     attached(machine, protector)
