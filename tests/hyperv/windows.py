@@ -297,8 +297,9 @@ def _change_oslo_config(module):
 
     def __getattr__(self, name):  # noqa: N807
         value = real(self, name)
-        if name == "instances_path" and COMPUTER_NAME in str(value):
-            here = current_host.computer()
+        here = current_host.computer_or_none()
+        # Who is on no host (the scheduler prints all settings) reads what is written there.
+        if name == "instances_path" and here and COMPUTER_NAME in value:
             return here.storage.expand(value, here.name)
         return value
     module.ConfigOpts.__getattr__ = __getattr__

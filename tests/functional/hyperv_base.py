@@ -1,0 +1,164 @@
+"""Several Hyper-V nova-computes in one process, each on a simulated host of its own."""
+
+# Patches nova first.
+from tests.functional import nova_base  # isort: skip
+
+import os
+import tempfile
+import time
+import types
+import uuid
+
+import fixtures
+from nova.api import auth
+from nova.tests.functional.api import client as api_client
+from nova.virt import driver as virt_driver
+from oslo_config import cfg
+
+from tests.hyperv import current_host, windows
+from tests.hyperv.fabric import Fabric
+
+# Glance's check of a VHD wants this beginning; the stand-in of virtdisk.dll takes it for a VHDX.
+IMAGE_DATA = b"conectix" + bytes(512)
+GENERATION_1 = {"hw_machine_type": "hyperv-gen1"}
+GENERATION_2 = {"hw_machine_type": "hyperv-gen2", "os_type": "windows"}
+
+
+class HyperVTestCase(nova_base.NovaTestCase):
+    """Hosts with nova-compute on each, all with the same driver.
+
+    Each host's driver is made and called on its own host, whoever calls it. The hosts' disks are
+    folders of their own, and their addresses those that Nova migrates to.
+
+    :cvar compute_driver: as nova.conf names it
+    :cvar HOSTS: the hosts of the fabric's configuration
+    :cvar LEAVES_FOLDERS: whether the driver leaves empty folders of servers behind
+    """
+
+    HOSTS = ({"name": "HV1"}, {"name": "HV2"})
+    LEAVES_FOLDERS = False
+    FABRICS = ()
+
+    def setUp(self):
+        self.disks = self.enterContext(tempfile.TemporaryDirectory())
+        template = os.path.join(self.disks, "%COMPUTERNAME%")
+        self.simulated = Fabric(
+            {"fabrics": self.FABRICS, "hosts": self.HOSTS, "storage": template})
+        windows.install(self.simulated)
+        self._load_drivers_on_their_hosts()
+        super().setUp()
+        # os-win tries failed jobs again, a second apart.
+        self.useFixture(fixtures.MonkeyPatch("os_win._utils.time", types.SimpleNamespace(
+            sleep=lambda seconds: None, time=time.time)))
+        self._give_tokens()
+        self.flags(instances_path=os.path.join(template, "Instances"))
+        self._give_each_host_its_settings()
+        for host in self.HOSTS:
+            with windows.acting_as(host["name"]):
+                self._start_compute(host["name"])
+
+    def _load_drivers_on_their_hosts(self):
+        load = virt_driver.load_compute_driver
+
+        def load_on_its_host(virtapi, compute_driver=None):
+            host = virtapi._compute.host
+            with windows.acting_as(host):
+                return windows.bind(load(virtapi, compute_driver), host)
+        self.useFixture(fixtures.MonkeyPatch(
+            "nova.virt.driver.load_compute_driver", load_on_its_host))
+
+    def _give_each_host_its_settings(self):
+        """What each host's nova.conf says of itself; here they all read one."""
+        read = cfg.ConfigOpts.__getattr__
+
+        def read_on_this_host(conf, name):
+            here = current_host.computer_or_none()
+            if here is not None and name == "my_ip":
+                return here.address_of(here.name)
+            if here is not None and name == "host":
+                return here.name
+            return read(conf, name)
+        self.useFixture(fixtures.MonkeyPatch(
+            "oslo_config.cfg.ConfigOpts.__getattr__", read_on_this_host))
+        # The file compute_id; Nova remembers it for the process.
+        self.useFixture(fixtures.MonkeyPatch(
+            "nova.virt.node.get_local_node_uuid",
+            lambda: current_host.computer().memory.setdefault("compute_id", str(uuid.uuid4()))))
+
+    def _give_tokens(self):
+        # Nova's fixture for authentication gives none, and compute-hyperv asks Glance with one.
+        create_context = auth.NovaKeystoneContext._create_context
+
+        def create_context_with_token(env, **keywords):
+            context = create_context(env, **keywords)
+            context.auth_token = "token"
+            return context
+        self.useFixture(fixtures.MonkeyPatch(
+            "nova.api.auth.NovaKeystoneContext._create_context", create_context_with_token))
+
+    # Nova's own waits look twice a second.
+
+    def _wait_for_server_parameter(self, server, expected_params, max_retries=None, api=None):
+        return self._soon(lambda: self._server_with(server, expected_params))
+
+    def _server_with(self, server, expected):
+        server = self.api.get_server(server["id"])
+        self.assertEqual(expected, {name: server[name] for name in expected},
+                         server.get("fault"))
+        return server
+
+    def _wait_until_deleted(self, server):
+        self._soon(lambda: self.assertRaises(
+            api_client.OpenStackApiNotFoundException, self.api.get_server, server["id"]))
+
+    def _soon(self, assertion):
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                return assertion()
+            except AssertionError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def create_image(self, number=1, **properties):
+        image = super().create_image(number, **properties)
+        self.glance._imagedata[image] = IMAGE_DATA
+        return image
+
+    def other_host(self, server):
+        """The name of the first host that the server is not on."""
+        return next(host["name"] for host in self.HOSTS if host["name"] != self.host_of(server))
+
+    def machines(self, host):
+        """The virtual machines of a host, as its fabric describes them."""
+        return self.simulated.virtual_machines(host)
+
+    def machine(self, server):
+        """The one machine of a server, which must be on no other host than Nova believes."""
+        found = {host["name"]: machine for host in self.HOSTS
+                 for machine in self.machines(host["name"])
+                 if machine["notes"] and server["id"] in machine["notes"][0]
+                 or machine["name"] == server["OS-EXT-SRV-ATTR:instance_name"]}
+        self.assertEqual([self.host_of(server)], list(found))
+        return found[self.host_of(server)]
+
+    def files(self, host):
+        """The files and the empty folders on a host's disk, relative to that of the instances.
+
+        Without what belongs to no instance: cached images and locks.
+        """
+        root = os.path.join(self.simulated.storage.folder(host), "Instances")
+        found = [os.path.relpath(os.path.join(folder, name), root)
+                 for folder, folders, names in os.walk(root)
+                 for name in names or ([] if folders else ["."])]
+        return sorted(path for path in found
+                      if path.split(os.sep)[0] not in (".", "_base", "locks")
+                      and not (self.LEAVES_FOLDERS and os.path.isdir(os.path.join(root, path))))
+
+    def assert_nothing_left(self):
+        """No host has a machine, planned or not, or a file of one."""
+        for host in self.HOSTS:
+            self.assertEqual([], self.machines(host["name"]))
+            self.assertEqual([], self.files(host["name"]))
+        self.assertLessEqual(set(os.listdir(self.disks)), {host["name"] for host in self.HOSTS})

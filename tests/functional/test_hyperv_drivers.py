@@ -1,0 +1,129 @@
+"""Nova's own Hyper-V driver and compute-hyperv's, without ours, on several simulated hosts."""
+
+# Patches nova first.
+from tests.functional import hyperv_base  # isort: skip
+
+RUNNING, OFF, SAVED, PAUSED = 2, 3, 6, 9
+
+
+class _DriverOperations:
+    """What every driver must do; asked of Nova's API, seen on the hosts."""
+
+    def boot_on(self, generation, host="HV1"):
+        image = self.create_image(**generation)
+        server = self._build_server(
+            image_uuid=image, flavor_id=self.PLAIN_FLAVOR, networks="none", host=host)
+        return self._wait_for_state_change(self.api.post_server({"server": server}), "ACTIVE")
+
+    def assert_state(self, server, state):
+        self.assertEqual(state, self.machine(server)["state"])
+
+    def test_power(self):
+        for number, generation in enumerate(
+                (hyperv_base.GENERATION_1, hyperv_base.GENERATION_2), 1):
+            image = self.create_image(number, **generation)
+            server = self.boot(image)
+            machine = self.machine(server)
+            self.assertEqual((number, RUNNING), (machine["generation"], machine["state"]))
+            self._stop_server(server)
+            self.assert_state(server, OFF)
+            self._start_server(server)
+            self.assert_state(server, RUNNING)
+            self._reboot_server(server, hard=True)
+            self.assert_state(server, RUNNING)
+            self._reboot_server(server, hard=False)
+            self.assert_state(server, RUNNING)
+            self.api.post_server_action(server["id"], {"pause": None})
+            self._wait_for_state_change(server, "PAUSED")
+            self.assert_state(server, PAUSED)
+            self.api.post_server_action(server["id"], {"unpause": None})
+            self._wait_for_state_change(server, "ACTIVE")
+            self.assert_state(server, RUNNING)
+            self._suspend_server(server)
+            self.assert_state(server, SAVED)
+            self._resume_server(server)
+            self.assert_state(server, RUNNING)
+            self.assertEqual(machine["id"], self.machine(server)["id"])
+            self._delete_server(server)
+            self.assert_nothing_left()
+
+    def test_both_hosts_at_once(self):
+        image = self.create_image(**hyperv_base.GENERATION_2)
+        servers = [self.api.post_server({"server": self._build_server(
+            image_uuid=image, flavor_id=self.PLAIN_FLAVOR, networks="none", host=host)})
+            for host in ("HV1", "HV2") * 3]
+        servers = [self._wait_for_state_change(server, "ACTIVE") for server in servers]
+        self.assertEqual(["HV1", "HV2"] * 3, [self.host_of(server) for server in servers])
+        for host in ("HV1", "HV2"):
+            self.assertEqual(3, len(self.machines(host)))
+        for server in servers:
+            self.assert_state(server, RUNNING)
+            self._delete_server(server)
+        self.assert_nothing_left()
+
+    def test_cold_migration_and_confirm(self):
+        server = self.boot_on(hyperv_base.GENERATION_2)
+        before = self.machine(server)
+        self._migrate_server(server)
+        self._wait_for_state_change(server, "VERIFY_RESIZE")
+        server = self._confirm_resize(server)
+        self.assertEqual("HV2", self.host_of(server))
+        self.assert_moved(before, self.machine(server))
+        self._delete_server(server)
+        self.assert_nothing_left()
+
+    def test_resize_and_revert(self):
+        server = self.boot_on(hyperv_base.GENERATION_2)
+        before = self.machine(server)
+        self._resize_server(server, self.LARGER_FLAVOR)
+        server = self._revert_resize(server)
+        self.assertEqual("HV1", self.host_of(server))
+        self.assert_moved(before, self.machine(server))
+        self._delete_server(server)
+        self.assert_nothing_left()
+
+    def test_resize_and_confirm(self):
+        server = self.boot_on(hyperv_base.GENERATION_1)
+        before = self.machine(server)
+        self._resize_server(server, self.LARGER_FLAVOR)
+        server = self._confirm_resize(server)
+        self.assertEqual("HV2", self.host_of(server))
+        self.assert_moved(before, self.machine(server))
+        self._delete_server(server)
+        self.assert_nothing_left()
+
+    def test_rescue(self):
+        server = self.boot_on(hyperv_base.GENERATION_2)
+        before = self.machine(server)
+        self.api.post_server_action(server["id"], {"rescue": {
+            "rescue_image_ref": self.create_image(2, **hyperv_base.GENERATION_2)}})
+        self._wait_for_state_change(server, "RESCUE")
+        self.api.post_server_action(server["id"], {"unrescue": None})
+        self._wait_for_state_change(server, "ACTIVE")
+        self.assertEqual(before["id"], self.machine(server)["id"])
+        self._delete_server(server)
+        self.assert_nothing_left()
+
+    LARGER_FLAVOR = "2"
+
+    def assert_moved(self, before, after):
+        """After a cold migration or a resize, confirmed or reverted."""
+        self.assertEqual(RUNNING, after["state"])
+        compare = self.assertEqual if self.KEEPS_MACHINE else self.assertNotEqual
+        compare(before["id"], after["id"])
+
+
+class NovaDriverTest(_DriverOperations, hyperv_base.HyperVTestCase):
+    """nova.virt.hyperv: its cold migration defines a new machine over the old disks."""
+
+    compute_driver = "hyperv.HyperVDriver"
+    KEEPS_MACHINE = False
+    # On the source of a cold migration: its confirm_migration removes the "_revert" folder alone.
+    LEAVES_FOLDERS = True
+
+
+class ComputeHyperVTest(_DriverOperations, hyperv_base.HyperVTestCase):
+    """compute_hyperv.driver: its cold migration imports the machine's definition."""
+
+    compute_driver = "compute_hyperv.driver.HyperVDriver"
+    KEEPS_MACHINE = True
