@@ -88,4 +88,30 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
     ("static-faults",
      "A refused MSFT_Hgs method raises a WMI error; none returns a code other than 0.",
      "The CDXML cmdlets show errors as exceptions; their codes are not documented."),
+    ("certificate-usages",
+     "A signing certificate has the KeyUsage digitalSignature, an encryption certificate "
+     "keyEncipherment and dataEncipherment; no ExtendedKeyUsage.",
+     "Microsoft's examples make them so; what Windows itself gives is not documented."),
+    ("removed-guardian",
+     "Remove takes the guardian out of the store; its certificates and private keys stay in "
+     "'Shielded VM Local Certificates'.",
+     "Not documented. Public scripts (FFU of rbalsleyMSFT: Remove-FFUVM) delete the certificates "
+     "themselves after Remove-HgsGuardian."),
+    ("one-guardian-a-certificate",
+     "A guardian with the certificates of another one of the store is refused, as is one that is "
+     "in a key protector already.",
+     "Only the name is documented as unique; nothing should rely on two."),
+    ("export-needs-the-key",
+     "Export of a guardian without its private signing key is refused.",
+     "The metadata is signed with the guardian's signing key [MS-KPS]; whether Windows keeps the "
+     "document that was imported is not documented."),
+    ("grant-keeps-the-transport-key",
+     "Grant and Revoke keep the transport key; they need the owner's private encryption key, too.",
+     "Documented is the signing key only. But TransportKeySignature is over all wrappings by a key "
+     "derived from the transport key ([MS-KPS] 2.2.2.7), so it has to be unwrapped; with a new one "
+     "the TPM's state could not be opened."),
+    ("one-owner",
+     "A key protector with two owners, or whose wrappings do not descend from the owner's, is "
+     "refused.",
+     "[MS-KPS] speaks of at least one owner; MSFT_HgsKeyProtector has one."),
 ))

@@ -205,6 +205,30 @@ class Fabric:
         """Take a guardian out of a host's store, behind the back of every driver."""
         self.host(host_name).hgs_client.remove(name)
 
+    @_locked
+    def certificates(self, host_name):
+        """A host's certificate stores: [{"store", "thumbprint" (Windows': SHA-1), "subject" (its
+        common name), "has_private_key", "guardian" (the name of the stored guardian it belongs
+        to, or None)}].
+
+        Removing a guardian leaves its certificates with their private keys.
+        """
+        return self.host(host_name).hgs_client.describe_certificates()
+
+    @_locked
+    def remove_certificate(self, host_name, thumbprint):
+        """Delete a guardian's certificate and its private key, as an administrator does.
+
+        :param thumbprint: Windows' (SHA-1, hexadecimal)
+        :raises KeyError: there is none in the store "Shielded VM Local Certificates"
+        """
+        self.host(host_name).hgs_client.remove_certificate(thumbprint)
+
+    @_locked
+    def add_certificate(self, host_name, store, certificate):
+        """Put a certificate (DER bytes) into a store of a host: "Root" trusts what it signed."""
+        self.host(host_name).hgs_client.certificates.add(store, certificate)
+
     def metadata(self, fabric_name):
         """The guardian metadata a tenant downloads from the fabric: XML bytes."""
         return self._fabrics[fabric_name].metadata()

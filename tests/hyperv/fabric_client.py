@@ -50,6 +50,15 @@ class FabricClient:
     def remove_guardian(self, host_name, name):
         return self._call("remove_guardian", host_name, name)
 
+    def certificates(self, host_name):
+        return self._call("certificates", host_name)
+
+    def remove_certificate(self, host_name, thumbprint):
+        return self._call("remove_certificate", host_name, thumbprint)
+
+    def add_certificate(self, host_name, store, certificate):
+        return self._call("add_certificate", host_name, store, certificate)
+
     def metadata(self, fabric_name):
         return self._call("metadata", fabric_name)
 

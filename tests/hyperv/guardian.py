@@ -1,22 +1,30 @@
 """Guardians: a signing and an encryption certificate, with or without their private keys.
 
-Source: Microsoft Learn, "New-HgsGuardian" (self-signed, ten years, RSA), "MSFT_HgsGuardian class";
-[MS-KPS] sections 2.2.2.1 and 2.2.2.2 (Metadata, GuardianInformation).
+Source: Microsoft Learn, "New-HgsGuardian", "MSFT_HgsGuardian class"; [MS-KPS] sections 2.2.2.1 and
+2.2.2.2 (Metadata, GuardianInformation).
 """
 import base64
-import datetime
 import hashlib
+import time
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
 from lxml import etree
 
+from tests.hyperv import certificates
+
 NAMESPACE = "http://schemas.microsoft.com/kps/2014/07"
-RSA_SHA256 = "http://www.w3.org/2001/04/xmldsig-more#rsa-sha256"  # [assumption algorithms]
-_TEN_YEARS = datetime.timedelta(days=3653)
+# Signature algorithms by their URI [assumption algorithms].
+RSA_SHA256 = "http://www.w3.org/2001/04/xmldsig-more#rsa-sha256"
+RSA_SHA512 = "http://www.w3.org/2001/04/xmldsig-more#rsa-sha512"
+RSA_PSS_SHA256 = "http://www.w3.org/2007/05/xmldsig-more#sha256-rsa-MGF1"
+_SIGNATURES = {
+    RSA_SHA256: (padding.PKCS1v15, hashes.SHA256),
+    RSA_SHA512: (padding.PKCS1v15, hashes.SHA512),
+    RSA_PSS_SHA256: (lambda: padding.PSS(padding.MGF1(hashes.SHA256()), hashes.SHA256.digest_size),
+                     hashes.SHA256)}
 
 
 class InvalidMetadata(Exception):
@@ -43,19 +51,38 @@ class Guardian:
         self.signing_key, self.encryption_key = signing_key, encryption_key
 
     @classmethod
-    def generate(cls, name):
-        """A new guardian with private keys (two RSA-2048 pairs: about 0.2 s)."""
-        signing_key, encryption_key = (
-            rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
-        signing = self_signed("Shielded VM Signing Certificate (%s)" % name, signing_key)
-        encryption = self_signed("Shielded VM Encryption Certificate (%s)" % name, encryption_key)
-        return cls(name, signing, encryption, sign(signing_key, encryption),
-                   signing_key, encryption_key)
+    def generate(cls, name, now=time.time, key_bits=2048, lifetime=certificates.TEN_YEARS,
+                 authority=None, computer=None):
+        """A new guardian with private keys (two RSA-2048 pairs: about 0.2 s; 4096 bits: seconds).
+
+        :param now: function that gives the seconds since 1970: when it is made
+        :param lifetime: how long its certificates are valid
+        :param authority: the :class:`certificates.Authority` that signs them; None: self-signed
+        :param computer: the host it is made on, which Windows puts into the subjects
+        """
+        whose = "(%s) (%s)" % (name, computer) if computer else "(%s)" % name
+        pairs = []
+        for usage in (certificates.SIGNING, certificates.ENCRYPTION):
+            key = certificates.new_key(key_bits)
+            pairs.append((certificates.make_certificate(
+                "Shielded VM %s Certificate %s" % (usage.capitalize(), whose), key, usage, now,
+                lifetime, authority), key))
+        return cls.of_certificates(name, *pairs)
+
+    @classmethod
+    def of_certificates(cls, name, signing, encryption):
+        """A guardian of two pairs (certificate in DER, private key)."""
+        return cls(name, signing[0], encryption[0], sign(signing[1], encryption[0]),
+                   signing[1], encryption[1])
 
     def public(self, name=None):
         """The same guardian without its private keys, under another name if one is given."""
+        return self.with_keys(None, None, name)
+
+    def with_keys(self, signing_key, encryption_key, name=None):
+        """The same guardian with these private keys (None: without)."""
         return Guardian(name or self.name, self.signing_certificate, self.encryption_certificate,
-                        self.encryption_signature)
+                        self.encryption_signature, signing_key, encryption_key)
 
     @property
     def thumbprint(self):
@@ -103,26 +130,26 @@ class Guardian:
         return cls(name, signing, encryption, signature)
 
 
-def self_signed(common_name, key, years=_TEN_YEARS):
-    """A self-signed certificate in DER."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
-    now = datetime.datetime.utcnow()
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name)
-    builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
-    builder = builder.not_valid_before(now - datetime.timedelta(days=1))
-    builder = builder.not_valid_after(now + years)
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+def sign(key, data, algorithm=RSA_SHA256):
+    """An RSA signature.
+
+    :param algorithm: its URI; one that this package does not know gives RSA_SHA256's bytes
+    """
+    scheme, digest = _SIGNATURES.get(algorithm, _SIGNATURES[RSA_SHA256])
+    return key.sign(data, scheme(), digest())
 
 
-def sign(key, data):
-    """RSA PKCS#1 v1.5 with SHA-256."""
-    return key.sign(data, padding.PKCS1v15(), hashes.SHA256())
+def verify(certificate, signature, data, algorithm=RSA_SHA256):
+    """Check a signature.
 
-
-def verify(certificate, signature, data):
-    """:raises cryptography.exceptions.InvalidSignature: it is not that certificate's signature"""
+    :raises cryptography.exceptions.InvalidSignature: it is not that certificate's signature
+    :raises ValueError: an algorithm that this package does not know
+    """
+    if algorithm not in _SIGNATURES:
+        raise ValueError("the signature algorithm %s is not known" % algorithm)
+    scheme, digest = _SIGNATURES[algorithm]
     key = x509.load_der_x509_certificate(certificate).public_key()
-    key.verify(signature, data, padding.PKCS1v15(), hashes.SHA256())
+    key.verify(signature, data, scheme(), digest())
 
 
 def encoded(data):

@@ -1,13 +1,15 @@
 """root/Microsoft/Windows/Hgs: the host's HGS client configuration, guardian store, protectors.
 
 Source: Microsoft Learn, "Host Guardian Service client WMI provider" (MSFT_HgsClientConfiguration,
-MSFT_HgsGuardian, MSFT_HgsKeyProtector), "New-HgsGuardian", "New-HgsKeyProtector". Refusals are
-WMI errors [assumption static-faults].
+MSFT_HgsGuardian, MSFT_HgsKeyProtector) and the cmdlets over it, "New-HgsGuardian", "Export-
+HgsGuardian", "New-HgsKeyProtector", "Grant-HgsKeyProtectorAccess", "Revoke-
+HgsKeyProtectorAccess". Refusals are WMI errors [assumption static-faults].
 """
 import base64
+import functools
 import pathlib
 
-from tests.hyperv import cim, key_protector
+from tests.hyperv import certificates, cim, key_protector
 from tests.hyperv.guarded_fabric import PASSED
 from tests.hyperv.guardian import Guardian, InvalidMetadata, encoded
 
@@ -19,6 +21,20 @@ _OPERATION_MODE_TPM = 1
 _SIGNATURE_ALGORITHM = "sha256RSA"
 
 
+def _windows_words(method):
+    """Give what the method refuses as the WMI error that a caller sees."""
+    @functools.wraps(method)
+    def call(*arguments, **keywords):
+        try:
+            return method(*arguments, **keywords)
+        except certificates.Refused as refused:
+            raise cim.Error({"mi_result": cim.RESULTS["FAILED"][0],
+                             "error_code": refused.hresult, "message": str(refused)}) from None
+        except (InvalidMetadata, key_protector.InvalidProtector, ValueError) as fault:
+            raise cim.error("INVALID_PARAMETER", str(fault)) from None
+    return call
+
+
 class HgsClient:
     """The HGS client of one host.
 
@@ -26,21 +42,27 @@ class HgsClient:
     :param fabric: its :class:`tests.hyperv.guarded_fabric.GuardedFabric`, or None: local mode
     :param attestation_status: AttestationStatus; only 100 (passed) makes the host guarded
         [assumption guarded-means-passed]
+    :ivar certificates: the host's :class:`tests.hyperv.certificates.CertificateStores`
     """
 
     def __init__(self, repository, fabric, attestation_status):
         self._repository, self.fabric = repository, fabric
+        self._now = repository.clock.now
         self.attestation_status = attestation_status
         self._store = {}
+        self.certificates = certificates.CertificateStores()
         for name, methods in (
                 ("MSFT_HgsClientConfiguration", {"Get": self._get}),
                 ("MSFT_HgsGuardian", {
-                    "NewByGenerateCertificates": self._generate, "Import": self._import,
+                    "NewByGenerateCertificates": self._generate,
+                    "NewByAcceptCertificates": self._accept,
+                    "NewByCertificateThumbprints": self._of_thumbprints, "Import": self._import,
                     "Export": self._export, "Remove": self._remove}),
                 ("MSFT_HgsKeyProtector", {
                     "NewByGuardians": self._new_protector, "Grant": self._grant,
-                    "ConvertToByRawBytes": self._convert})):
-            repository.provide(HGS, name, methods)
+                    "Revoke": self._revoke, "ConvertToByRawBytes": self._convert})):
+            repository.provide(HGS, name, {
+                method: _windows_words(function) for method, function in methods.items()})
         if fabric is not None:
             self.add(fabric.guardian)
 
@@ -51,18 +73,33 @@ class HgsClient:
     # The guardian store.
 
     def add(self, guardian):
-        """Persist a guardian.
+        """Persist a guardian; its certificates and private keys go to the certificate store.
 
-        :raises cim.Error: ALREADY_EXISTS
+        :returns: its MSFT_HgsGuardian
+        :raises cim.Error: ALREADY_EXISTS: the name, in any case, or its certificates are there
+            [assumption one-guardian-a-certificate]
         """
-        if guardian.name.lower() in self._store:
-            raise cim.error("ALREADY_EXISTS", "A guardian named %s exists." % guardian.name)
-        self._store[guardian.name.lower()] = guardian
-        instance = self._repository.add(HGS, "MSFT_HgsGuardian", **_values(guardian))
-        return instance
+        if not guardian.name:
+            raise cim.error("INVALID_PARAMETER", "Name is needed")
+        self._require_free_name(guardian.name)
+        present = self.guardian_with(guardian.encryption_certificate)
+        if present is not None:
+            raise cim.error("ALREADY_EXISTS", "The guardian %s has the certificates of %s." % (
+                present.name, guardian.name))
+        for certificate, key in ((guardian.signing_certificate, guardian.signing_key),
+                                 (guardian.encryption_certificate, guardian.encryption_key)):
+            if key is not None and self.certificates.key_of(certificate) is None:
+                self.certificates.add(certificates.SHIELDED, certificate, key)
+        self._store[guardian.name.lower()] = guardian.public()
+        return self._repository.add(
+            HGS, "MSFT_HgsGuardian", **_values(self._with_keys(guardian)))
+
+    def _require_free_name(self, name):
+        if name.lower() in self._store:
+            raise cim.error("ALREADY_EXISTS", "A guardian named %s exists." % name)
 
     def remove(self, name):
-        """Remove a guardian and its private keys.
+        """Remove a guardian. Its certificates and private keys stay [assumption removed-guardian].
 
         :raises cim.Error: NOT_FOUND
         """
@@ -71,22 +108,64 @@ class HgsClient:
         for instance in self._repository.instances(HGS, "MSFT_HgsGuardian", Name=guardian.name):
             self._repository.remove(instance)
 
-    def guardians(self):
-        return list(self._store.values())
+    def remove_certificate(self, thumbprint):
+        """Delete a guardian's certificate with its private key, as an administrator does.
 
-    def private_encryption_keys(self):
-        return [g.encryption_key for g in self._store.values() if g.encryption_key is not None]
+        :param thumbprint: Windows' (SHA-1, hexadecimal)
+        :raises KeyError: it is not in the store
+        """
+        self.certificates.remove(certificates.SHIELDED, thumbprint)
+        for guardian in self.guardians():
+            for instance in self._repository.instances(
+                    HGS, "MSFT_HgsGuardian", Name=guardian.name):
+                instance["HasPrivateSigningKey"] = guardian.signing_key is not None
+
+    def describe_certificates(self):
+        """What :meth:`tests.hyperv.fabric.Fabric.certificates` gives."""
+        owners = {certificate: guardian.name for guardian in self._store.values()
+                  for certificate in (guardian.signing_certificate,
+                                      guardian.encryption_certificate)}
+        return [{"store": store, "thumbprint": certificates.thumbprint(certificate),
+                 "subject": certificates.common_name(certificate),
+                 "has_private_key": key is not None, "guardian": owners.get(certificate)}
+                for store, certificate, key in self.certificates.entries()]
+
+    def guardians(self):
+        """The stored guardians, each with the private keys that are on this host."""
+        return [self._with_keys(guardian) for guardian in self._store.values()]
+
+    def unwrap_locally(self, protector):
+        """Unwrap and roll a protector with private keys on this host, without an HGS.
+
+        Those of a removed guardian will do, as long as its certificates are in the store. Source:
+        Microsoft Japan's support blog on Hyper-V error 10698: both certificates imported into the
+        store let a VM with a virtual TPM start.
+
+        :returns: (transport key, new protector, new transport key)
+        :raises key_protector.InvalidProtector: see there
+        :raises key_protector.CannotUnwrap: no wrapping's private keys are here
+        """
+        for wrapping in key_protector.read(protector):
+            guardian = self._with_keys(_of_wrapping(wrapping))
+            if guardian.signing_key is not None and guardian.encryption_key is not None:
+                ingress = key_protector.unwrap(protector, [guardian.encryption_key])
+                return (ingress,) + key_protector.roll(protector, guardian)
+        raise key_protector.CannotUnwrap("no private key of its guardians is on this host")
 
     def guardian_with(self, encryption_certificate):
         """The stored guardian with this certificate, or None."""
         for guardian in self._store.values():
             if guardian.encryption_certificate == encryption_certificate:
-                return guardian
+                return self._with_keys(guardian)
         return None
+
+    def _with_keys(self, guardian):
+        return guardian.with_keys(self.certificates.key_of(guardian.signing_certificate),
+                                  self.certificates.key_of(guardian.encryption_certificate))
 
     def _find(self, name):
         try:
-            return self._store[(name or "").lower()]
+            return self._with_keys(self._store[(name or "").lower()])
         except KeyError:
             raise cim.error("NOT_FOUND", "There is no guardian named %s." % name) from None
 
@@ -110,78 +189,122 @@ class HgsClient:
     def _generate(self, cls, Name=None, GenerateCertificates=None):  # noqa: N803
         if not Name or not GenerateCertificates:
             raise cim.error("INVALID_PARAMETER", "Name and GenerateCertificates are needed")
-        if Name.lower() in self._store:
-            raise cim.error("ALREADY_EXISTS", "A guardian named %s exists." % Name)
-        return _output(self.add(Guardian.generate(Name)))
+        self._require_free_name(Name)
+        return _output(self.add(Guardian.generate(
+            Name, self._now, computer=self._repository.computer_name)))
+
+    def _accept(self, cls, Name=None, EncryptionCertificate=None,  # noqa: N803
+                SigningCertificate=None, SigningCertificatePassword=None,  # noqa: N803
+                EncryptionCertificatePassword=None, AllowExpired=None,  # noqa: N803
+                AllowUntrustedRoot=None):  # noqa: N803
+        pairs = []
+        for path, password in ((SigningCertificate, SigningCertificatePassword),
+                               (EncryptionCertificate, EncryptionCertificatePassword)):
+            certificate, key, others = certificates.read_pfx(path, password)
+            pairs.append((certificate, key))
+            for other in others:
+                self.certificates.add(certificates.INTERMEDIATE, other)
+        return self._new_guardian(Name, pairs, AllowExpired, AllowUntrustedRoot)
+
+    def _of_thumbprints(self, cls, Name=None, SigningCertificateThumbprint=None,  # noqa: N803
+                        EncryptionCertificateThumbprint=None, AllowExpired=None,  # noqa: N803
+                        AllowUntrustedRoot=None):  # noqa: N803
+        pairs = [self.certificates.with_key(thumbprint) for thumbprint in (
+            SigningCertificateThumbprint, EncryptionCertificateThumbprint)]
+        return self._new_guardian(Name, pairs, AllowExpired, AllowUntrustedRoot)
+
+    def _new_guardian(self, name, pairs, allow_expired, allow_untrusted_root):
+        guardian = Guardian.of_certificates(name, *pairs)
+        self._check([guardian], allow_expired, allow_untrusted_root)
+        return _output(self.add(guardian))
 
     def _import(self, cls, Path=None, Name=None, AllowExpired=None,  # noqa: N803
                 AllowUntrustedRoot=None):  # noqa: N803
-        if not AllowUntrustedRoot:
-            raise cim.error("FAILED", "A certificate chain ended in an untrusted root certificate.")
         try:
-            guardian = Guardian.from_metadata(pathlib.Path(Path or "").read_bytes(), Name)
-        except OSError as fault:
-            raise cim.error("NOT_FOUND", "Cannot read %s: %s" % (Path, fault.strerror)) from None
-        except InvalidMetadata as fault:
-            raise cim.error("INVALID_PARAMETER", str(fault)) from None
+            document = pathlib.Path(Path or "").read_bytes()
+        except OSError:
+            raise certificates.file_not_found() from None
+        guardian = Guardian.from_metadata(document, Name)
+        self._check([guardian], AllowExpired, AllowUntrustedRoot)
         return _output(self.add(guardian))
 
     def _export(self, cls, Path=None, InputObject=None):  # noqa: N803
-        guardian = self._find(InputObject["Name"])
+        # The metadata is signed with the guardian's own key [assumption export-needs-the-key].
+        guardian = self._stored(InputObject)
+        if guardian.signing_key is None:
+            raise certificates.no_private_key()
         try:
-            pathlib.Path(Path).write_bytes(guardian.metadata())
-        except ValueError as fault:
-            raise cim.error("FAILED", str(fault)) from None
+            pathlib.Path(Path or "").write_bytes(guardian.metadata())
+        except OSError:
+            raise certificates.path_not_found() from None
         return 0
 
     def _remove(self, cls, Name=None):  # noqa: N803
         self.remove(Name)
         return 0
 
+    def _check(self, guardians, allow_expired, allow_untrusted_root):
+        for guardian in guardians:
+            for certificate in (guardian.signing_certificate, guardian.encryption_certificate):
+                certificates.check(certificate, self._now, self.certificates, allow_expired,
+                                   allow_untrusted_root)
+
+    def _stored(self, instance):
+        """The stored guardian that an embedded instance shows.
+
+        :raises cim.Error: NOT_FOUND
+        """
+        if instance is None:
+            raise cim.error("INVALID_PARAMETER", "a guardian is needed")
+        guardian = self._find(instance["Name"])
+        if guardian.encryption_certificate != bytes(instance["EncryptionCertificate"] or ()):
+            raise cim.error("NOT_FOUND", "Another guardian is named %s." % guardian.name)
+        return guardian
+
     # MSFT_HgsKeyProtector.
 
     def _new_protector(self, cls, Owner=None, Guardian=None, AllowUntrustedRoot=None,  # noqa: N803
                        AllowExpired=None):  # noqa: N803
-        if Owner is None:
-            raise cim.error("INVALID_PARAMETER", "Owner is needed")
-        if not AllowUntrustedRoot:
-            raise cim.error("FAILED", "A certificate chain ended in an untrusted root certificate.")
-        owner = self._find(Owner["Name"])
+        owner = self._stored(Owner)
         if owner.signing_key is None:
             # "HGS cannot be an owner because it does not have private keys" (Microsoft Learn).
             raise cim.error("INVALID_PARAMETER",
                             "The owner guardian %s has no private signing key." % owner.name)
         members = [_guardian(instance) for instance in Guardian or ()]
+        self._check([owner, *members], AllowExpired, AllowUntrustedRoot)
         return _output(self._protector(key_protector.make_protector(owner, members)))
 
     def _grant(self, cls, KeyProtector=None, Guardian=None, AllowExpired=None,  # noqa: N803
                AllowUntrustedRoot=None):  # noqa: N803
-        if KeyProtector is None or Guardian is None or not AllowUntrustedRoot:
-            raise cim.error("INVALID_PARAMETER", "KeyProtector, Guardian, AllowUntrustedRoot")
-        wrappings = self._read(bytes(KeyProtector["RawData"] or ()))
-        owner = next(self.guardian_with(w.encryption_certificate)
-                     for w in wrappings if w.is_owner)
-        if owner is None or owner.signing_key is None:
-            raise cim.error("FAILED", "The owner's private signing key is not on this host.")
-        members = [_of_wrapping(w) for w in wrappings if not w.is_owner] + [_guardian(Guardian)]
-        return _output(self._protector(key_protector.make_protector(owner, members)))
+        raw, owner = self._owned(KeyProtector)
+        added = _guardian(Guardian)
+        self._check([added], AllowExpired, AllowUntrustedRoot)
+        return _output(self._protector(key_protector.grant(raw, owner, added)))
+
+    def _revoke(self, cls, KeyProtector=None, Guardian=None):  # noqa: N803
+        raw, owner = self._owned(KeyProtector)
+        revoked = _guardian(Guardian)
+        return _output(self._protector(key_protector.revoke(raw, owner, revoked.thumbprint)))
 
     def _convert(self, cls, Bytes=None):  # noqa: N803
-        raw = bytes(Bytes or ())
-        self._read(raw)
-        return _output(self._protector(raw))
+        return _output(self._protector(bytes(Bytes or ())))
 
-    def _read(self, raw):
-        try:
-            return key_protector.read(raw)
-        except key_protector.InvalidProtector as fault:
-            raise cim.error("INVALID_PARAMETER", str(fault)) from None
+    def _owned(self, instance):
+        """(bytes, owner with private keys) of a protector whose owner's keys are on this host."""
+        if instance is None:
+            raise cim.error("INVALID_PARAMETER", "KeyProtector is needed")
+        raw = bytes(instance["RawData"] or ())
+        first = next(w for w in key_protector.read(raw) if w.is_owner)
+        owner = self._with_keys(_of_wrapping(first))
+        if owner.signing_key is None or owner.encryption_key is None:
+            raise certificates.no_private_key()
+        return raw, owner
 
     def _protector(self, raw):
         known = []
         for wrapping in key_protector.read(raw):
             guardian = self.guardian_with(wrapping.encryption_certificate)
-            guardian = guardian or _of_wrapping(wrapping)
+            guardian = guardian or self._with_keys(_of_wrapping(wrapping))
             instance = self._repository.new(HGS, "MSFT_HgsGuardian", **_values(guardian))
             known.append((wrapping.is_owner, instance))
         return self._repository.new(
@@ -202,10 +325,12 @@ def _values(guardian):
 
 
 def _guardian(instance):
+    if instance is None:
+        raise cim.error("INVALID_PARAMETER", "Guardian is needed")
     return Guardian(
-        instance["Name"], bytes(instance["SigningCertificate"]),
-        bytes(instance["EncryptionCertificate"]),
-        base64.b64decode(instance["EncryptionCertificateSignature"]))
+        instance["Name"], bytes(instance["SigningCertificate"] or ()),
+        bytes(instance["EncryptionCertificate"] or ()),
+        base64.b64decode(instance["EncryptionCertificateSignature"] or ""))
 
 
 def _of_wrapping(wrapping):

@@ -158,16 +158,7 @@ class Power:
         client = self._hgs_client
         if client.fabric is not None:
             return client.fabric.roll_transport_key(protector, client.attestation_status)
-        # In local mode the guardians of the host's own store unwrap.
-        for guardian in client.guardians():
-            if guardian.encryption_key is None or guardian.signing_key is None:
-                continue
-            try:
-                ingress = key_protector.unwrap(protector, [guardian.encryption_key])
-            except key_protector.CannotUnwrap:
-                continue
-            return (ingress,) + key_protector.roll(protector, guardian)
-        raise key_protector.CannotUnwrap("no local guardian fits")
+        return client.unwrap_locally(protector)
 
 
 class Tpm:
