@@ -57,8 +57,17 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "VMs of Generation 1 have no Msvm_SecuritySettingData.",
      "A virtual TPM needs Generation 2; a Generation 1 VM's key storage drive is not simulated."),
     ("guarded-means-passed",
-     "IsHostGuarded is true with AttestationStatus 100 only, and the fabric unwraps for 100 only.",
-     "Status 200 (certificate expired) leaves no valid health certificate to present."),
+     "IsHostGuarded is true with AttestationStatus 100 only.",
+     "Status 200 (certificate expired) leaves no valid health certificate to present; 300 "
+     "(retriable error) says nothing of an older certificate that is still valid."),
+    ("health-certificate-life",
+     "A health certificate is valid for eight hours. An attempt that fails for any reason but an "
+     "unreachable service takes it away.",
+     "That hosts attest every eight hours is documented, how long the certificate lives is not."),
+    ("words-of-a-refused-start",
+     "A start says the same whether no guardian fits, the host does not pass attestation, or the "
+     "Host Guardian Service is away.",
+     "Only the words of the first are recorded."),
     ("shielding-needs",
      "ShieldingRequested without TpmEnabled or Secure Boot is an invalid parameter.",
      "Both are documented as parts of a shielded VM, the refusal is not."),

@@ -222,7 +222,96 @@ AREAS["Guardians and key protectors"] = _rows(
      "tests/unit/hyperv/test_key_protectors.py::test_local_mode_unwraps_with_the_certificates_that_are_there"),
 )
 
+_ATTESTATION = "tests/unit/hyperv/test_attestation.py::"
+
 AREAS["Host Guardian Service and attestation"] = _rows(
+    ("A host attests when it starts.",
+     'Microsoft Learn, "Guarded fabric and shielded VMs overview" ("Host requests '
+     'attestation")',
+     _ATTESTATION + "test_a_host_attests_when_it_starts"),
+    ("A host attests every eight hours after that.",
+     'Microsoft Learn, "Guarded fabric and shielded VMs overview" ("Host requests '
+     'attestation")',
+     _ATTESTATION + "test_a_host_attests_every_eight_hours"),
+    ("A health certificate is valid for eight hours.",
+     "assumed: health-certificate-life",
+     _ATTESTATION + "test_a_health_certificate_ends_after_eight_hours"),
+    ("Starting a VM attests where the host has no valid health certificate.",
+     'Microsoft Learn, "Guarded fabric and shielded VMs overview" ("Host requests '
+     'attestation")',
+     _ATTESTATION + "test_a_start_attests_where_there_is_no_certificate"),
+    ("Get attests where the host has no valid health certificate.",
+     'Microsoft Learn, "Confirm guarded hosts can attest"',
+     _ATTESTATION + "test_reading_the_configuration_attests_where_there_is_no_certificate"),
+    ("A host that is de-authorised stays guarded until it attests.",
+     'Microsoft Learn, "Guarded fabric and shielded VMs overview" ("Release of key")',
+     _ATTESTATION + "test_a_host_that_is_not_authorised_any_more_is_guarded_until_it_attests"),
+    ("IsHostGuarded is true with AttestationStatus 100 alone.",
+     "assumed: guarded-means-passed",
+     _ATTESTATION + "test_a_status_that_a_test_sets_stays"),
+    ("Status 301: the host is not authorised.",
+     'Microsoft Learn, "MSFT_HgsClientConfiguration class"',
+     _ATTESTATION + "test_each_mode_asks_whether_the_host_is_authorised"),
+    ("Status 300: the service was not reached.",
+     'Microsoft Learn, "MSFT_HgsClientConfiguration class"',
+     _ATTESTATION + "test_reading_the_configuration_attests_where_there_is_no_certificate"),
+    ("Status 200: attestation passed, and the certificate has expired by the time of "
+     "the host.",
+     'Microsoft Learn, "MSFT_HgsClientConfiguration class", "Troubleshooting guarded '
+     'hosts" (Expired)',
+     _ATTESTATION + "test_a_certificate_that_has_expired"),
+    ("Status 303 with the bits of AttestationSubstatus, and 302: what TPM "
+     "attestation finds; the other modes do not look at it.",
+     'Microsoft Learn, "MSFT_HgsClientConfiguration class"; "Guarded fabric and '
+     'shielded VMs overview" (modes)',
+     _ATTESTATION + "test_tpm_attestation_looks_at_the_host"),
+    ("AttestationOperationMode is the mode of the service: 1 TPM, 2 Active "
+     "Directory, 3 host key.",
+     'Microsoft Learn, "MSFT_HgsClientConfiguration class"',
+     _ATTESTATION + "test_each_mode_asks_whether_the_host_is_authorised"),
+    ("A host in local mode: Mode 1, AttestationStatus 0, not guarded.",
+     'Microsoft Learn, "MSFT_HgsClientConfiguration class"',
+     _ATTESTATION + "test_a_host_in_local_mode_has_no_attestation"),
+    ("A test can fix the status of a host.",
+     "tests/hyperv/fabric.py (set_attestation)",
+     _ATTESTATION + "test_a_status_that_a_test_sets_stays"),
+    ("RollTransportKey gives a protector with a new transport key, and both keys.",
+     "[MS-KPS] RollTransportKey",
+     _ATTESTATION + "test_roll_transport_key"),
+    ("The keys it gives are encrypted to the key of the health certificate.",
+     "[MS-KPS] common simple types (EncryptedTransferKey)",
+     _ATTESTATION + "test_the_keys_are_for_the_host_of_the_certificate_alone"),
+    ("It refuses a health certificate that is none, with HealthCertificateException.",
+     "[MS-KPS] RollTransportKey",
+     _ATTESTATION + "test_health_certificates_that_are_none"),
+    ("It refuses a health certificate that an attestation service it does not trust "
+     "has signed.",
+     'Microsoft Learn, "Guarded fabric and shielded VMs overview" ("Release of key")',
+     _ATTESTATION + "test_health_certificates_of_another_service"),
+    ("It refuses a health certificate that has expired.",
+     'Microsoft Learn, "Guarded fabric and shielded VMs overview" ("Release of key")',
+     _ATTESTATION + "test_a_health_certificate_ends_after_eight_hours"),
+    ("It refuses a damaged protector with InvalidProtectorException, one for others "
+     "with InvalidWrappingException.",
+     "[MS-KPS] RollTransportKey",
+     _ATTESTATION + "test_protectors_that_are_refused"),
+    ("A service that is away unwraps nothing.",
+     "tests/hyperv/fabric.py (set_hgs_reachable)",
+     _ATTESTATION + "test_a_service_that_is_away_unwraps_nothing"),
+    ("A refused start says the same for each of these reasons.",
+     "assumed: words-of-a-refused-start",
+     _ATTESTATION + "test_a_service_that_is_away_unwraps_nothing"),
+    ("A fabric that has renewed its certificates unwraps with the old ones too, "
+     "until they are removed; its metadata have the new ones.",
+     'Microsoft Learn, "Managing the Host Guardian Service" (Renewing or replacing '
+     "keys)",
+     _ATTESTATION + "test_old_certificates_of_the_fabric_unwrap_until_they_are_dropped"),
+    ("Any sequence of these events leaves the status that the rules give.",
+     'Microsoft Learn, "Guarded fabric and shielded VMs overview"',
+     _ATTESTATION + "test_a_host_is_guarded_just_when_its_last_attestation_passed"),
+    ("All of it can be changed over the socket of a fabric process.",
+     "tests/hyperv/fabric_client.py",
+     _ATTESTATION + "test_behind_a_socket"),
 )
 
 AREAS["Live migration"] = _rows(

@@ -6,8 +6,9 @@ are those of :class:`tests.hyperv.fabric_client.FabricClient` too: they take and
 import functools
 
 from tests.hyperv import cim, guest_state, host, key_protector, native
+from tests.hyperv.attestation import INSECURE, MODES, PASSED, HostHealth
 from tests.hyperv.clock import Clock
-from tests.hyperv.guarded_fabric import PASSED, GuardedFabric
+from tests.hyperv.guarded_fabric import GuardedFabric
 from tests.hyperv.storage import Storage
 
 
@@ -40,7 +41,7 @@ class Fabric:
         self._fabrics, self._hosts, self._addresses = {}, {}, {}
         self.storage = Storage(config.get("storage"), self.computer_name)
         for name in config.get("fabrics", ()):
-            self._fabrics[name] = GuardedFabric(name)
+            self._fabrics[name] = GuardedFabric(name, self.clock)
         for entry in config.get("hosts", ()):
             self.add_host(**entry)
 
@@ -54,12 +55,14 @@ class Fabric:
         :raises KeyError: a fabric that is not in the configuration
         """
         if attestation_status is None:
-            attestation_status = PASSED if guarded else _INSECURE_CONFIGURATION
+            attestation_status = PASSED if guarded else INSECURE
         # RFC 5737: addresses for documentation.
         address = self._addresses.setdefault(
             name.lower(), address or "198.51.100.%d" % (len(self._addresses) + 1))
         if live_migration_addresses is None:
             live_migration_addresses = [address]
+        if fabric:
+            self._fabrics[fabric].attestation.authorised.add(name.lower())
         added = host.Host(name, version, self._fabrics[fabric] if fabric else None,
                           attestation_status, processors, memory_mb, self.clock, self.find_host,
                           live_migration, live_migration_addresses, self.storage)
@@ -192,13 +195,92 @@ class Fabric:
         self.catch_up()
 
     @_locked
-    def set_attestation(self, host_name, status):
-        """Change AttestationStatus: 100 passed, 301 not authorised, 303 insecure, ..."""
-        self.host(host_name).hgs_client.attestation_status = status
+    def set_attestation(self, host_name, status, substatus=0):
+        """Let each attestation of a host end so, from now on, and attest.
+
+        :param status: 100 passed, which also authorises the host and makes it healthy; 1 not
+            attempted, 200 expired, 300 retriable, 301 not authorised, 302 TPM, 303 insecure
+        :param substatus: with 303: 1 Secure Boot, 2 debug mode, 4 code integrity, added up
+        :raises ValueError: another status, or a host that belongs to no fabric
+        """
+        attestation = self._attestation(host_name)
+        if status == PASSED:
+            attestation.health = HostHealth()
+            self.authorise_host(host_name)
+        attestation.force(status, substatus)
 
     def set_guarded(self, host_name, guarded):
         """Let the host pass attestation, or fail it for an insecure configuration."""
-        self.set_attestation(host_name, PASSED if guarded else _INSECURE_CONFIGURATION)
+        self.set_attestation(host_name, PASSED if guarded else INSECURE)
+
+    @_locked
+    def attest(self, host_name):
+        """Let a host attest now, as it does when it starts.
+
+        :raises ValueError: it belongs to no fabric
+        """
+        self._attestation(host_name).attest()
+
+    @_locked
+    def authorise_host(self, host_name):
+        """Let its fabric know a host; it counts when the host attests."""
+        self._fabric_of(host_name).attestation.authorised.add(host_name.lower())
+
+    @_locked
+    def deauthorise_host(self, host_name):
+        """Let its fabric know a host no more; it keeps its health certificate until it attests."""
+        self._fabric_of(host_name).attestation.authorised.discard(host_name.lower())
+
+    @_locked
+    def set_host_health(self, host_name, secure_boot=None, debug_mode=None, code_integrity=None,
+                        tpm=None):
+        """Change what TPM attestation will find; None leaves a value.
+
+        :raises ValueError: the host belongs to no fabric
+        """
+        health = self._attestation(host_name).health
+        for name, value in (("secure_boot", secure_boot), ("debug_mode", debug_mode),
+                            ("code_integrity", code_integrity), ("tpm", tpm)):
+            if value is not None:
+                setattr(health, name, value)
+
+    @_locked
+    def set_attestation_mode(self, fabric_name, mode):
+        """Change how a fabric attests: "tpm", "ad" or "host_key"."""
+        self._fabrics[fabric_name].attestation.mode = MODES[mode]
+
+    @_locked
+    def set_hgs_reachable(self, fabric_name, reachable):
+        """Let a Host Guardian Service answer, or not."""
+        self._fabrics[fabric_name].reachable = reachable
+
+    @_locked
+    def set_hgs_time(self, fabric_name, seconds_behind):
+        """Let the time of a Host Guardian Service be behind that of the hosts."""
+        self._fabrics[fabric_name].behind = seconds_behind
+
+    @_locked
+    def renew_fabric_guardian(self, fabric_name):
+        """Give a fabric new certificates, which its metadata have from now on.
+
+        The guardian stores of the hosts keep the old ones, which the fabric still unwraps.
+        """
+        self._fabrics[fabric_name].renew_guardian()
+
+    @_locked
+    def drop_old_fabric_guardians(self, fabric_name):
+        """Let a fabric unwrap with its newest certificates only."""
+        self._fabrics[fabric_name].drop_old_guardians()
+
+    def _fabric_of(self, host_name):
+        client = self.host(host_name).hgs_client
+        if client is None or client.fabric is None:
+            raise ValueError("%s belongs to no guarded fabric" % host_name)
+        return client.fabric
+
+    def _attestation(self, host_name):
+        self._fabric_of(host_name)
+        return self.host(host_name).hgs_client.attestation
 
     @_locked
     def remove_guardian(self, host_name, name):
@@ -304,8 +386,6 @@ class Fabric:
                 "name": known.name if known else None})
         return described
 
-
-_INSECURE_CONFIGURATION = 303
 
 
 def _shown(value):

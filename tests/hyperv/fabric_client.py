@@ -41,8 +41,35 @@ class FabricClient:
     def advance_clock(self, seconds):
         return self._call("advance_clock", seconds)
 
-    def set_attestation(self, host_name, status):
-        return self._call("set_attestation", host_name, status)
+    def set_attestation(self, host_name, status, substatus=0):
+        return self._call("set_attestation", host_name, status, substatus)
+
+    def attest(self, host_name):
+        return self._call("attest", host_name)
+
+    def authorise_host(self, host_name):
+        return self._call("authorise_host", host_name)
+
+    def deauthorise_host(self, host_name):
+        return self._call("deauthorise_host", host_name)
+
+    def set_host_health(self, host_name, **keywords):
+        return self._call("set_host_health", host_name, keywords)
+
+    def set_attestation_mode(self, fabric_name, mode):
+        return self._call("set_attestation_mode", fabric_name, mode)
+
+    def set_hgs_reachable(self, fabric_name, reachable):
+        return self._call("set_hgs_reachable", fabric_name, reachable)
+
+    def set_hgs_time(self, fabric_name, seconds_behind):
+        return self._call("set_hgs_time", fabric_name, seconds_behind)
+
+    def renew_fabric_guardian(self, fabric_name):
+        return self._call("renew_fabric_guardian", fabric_name)
+
+    def drop_old_fabric_guardians(self, fabric_name):
+        return self._call("drop_old_fabric_guardians", fabric_name)
 
     def set_guarded(self, host_name, guarded):
         return self._call("set_guarded", host_name, guarded)

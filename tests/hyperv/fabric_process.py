@@ -101,7 +101,7 @@ class Server:
             cancel()
 
 
-_WITH_KEYWORDS = {"add_fault", "add_delay"}
+_WITH_KEYWORDS = {"add_fault", "add_delay", "set_host_health"}
 
 
 def _wait_for_end(channel, events):

@@ -10,14 +10,12 @@ import functools
 import pathlib
 
 from tests.hyperv import certificates, cim, key_protector
-from tests.hyperv.guarded_fabric import PASSED
+from tests.hyperv.attestation import NOT_CONFIGURED, PASSED, HostAttestation
 from tests.hyperv.guardian import Guardian, InvalidMetadata, encoded
 
 HGS = "root/microsoft/windows/hgs"
 
 MODE_LOCAL, MODE_SECURE_HOSTING = 1, 2
-NOT_CONFIGURED = 0
-_OPERATION_MODE_TPM = 1
 _SIGNATURE_ALGORITHM = "sha256RSA"
 
 
@@ -40,15 +38,15 @@ class HgsClient:
 
     :param repository: that of the host
     :param fabric: its :class:`tests.hyperv.guarded_fabric.GuardedFabric`, or None: local mode
-    :param attestation_status: AttestationStatus; only 100 (passed) makes the host guarded
-        [assumption guarded-means-passed]
+    :param attestation_status: 100, or how each attestation ends: see
+        :meth:`tests.hyperv.attestation.HostAttestation.force`
+    :ivar attestation: its :class:`tests.hyperv.attestation.HostAttestation`; None in local mode
     :ivar certificates: the host's :class:`tests.hyperv.certificates.CertificateStores`
     """
 
     def __init__(self, repository, fabric, attestation_status):
         self._repository, self.fabric = repository, fabric
         self._now = repository.clock.now
-        self.attestation_status = attestation_status
         self._store = {}
         self.certificates = certificates.CertificateStores()
         for name, methods in (
@@ -63,12 +61,35 @@ class HgsClient:
                     "Revoke": self._revoke, "ConvertToByRawBytes": self._convert})):
             repository.provide(HGS, name, {
                 method: _windows_words(function) for method, function in methods.items()})
+        self.attestation = None
         if fabric is not None:
             self.add(fabric.guardian)
+            # The host has just started: it attests.
+            self.attestation = HostAttestation(
+                repository.computer_name, fabric, repository.clock.now)
+            self.attestation.force(attestation_status)
+
+    @property
+    def attestation_status(self):
+        return self.attestation.status if self.attestation else NOT_CONFIGURED
 
     @property
     def is_guarded(self):
-        return self.fabric is not None and self.attestation_status == PASSED
+        """Only AttestationStatus 100 makes a host guarded [assumption guarded-means-passed]."""
+        return self.attestation_status == PASSED
+
+    def unwrap_with_fabric(self, protector):
+        """Have the fabric unwrap and roll a protector; attests first where that is needed.
+
+        :returns: (transport key, new protector, new transport key)
+        :raises tests.hyperv.attestation.NotAttested: the host does not pass attestation
+        :raises guarded_fabric.ServiceUnreachable: and the other exceptions of
+            :meth:`tests.hyperv.guarded_fabric.GuardedFabric.roll_transport_key`
+        """
+        certificate = self.attestation.require_certificate()
+        response = self.fabric.roll_transport_key(protector, certificate)
+        ingress, egress = response.open(self.attestation.key)
+        return ingress, response.egress_protector, egress
 
     # The guardian store.
 
@@ -176,10 +197,12 @@ class HgsClient:
                   "AttestationStatus": NOT_CONFIGURED, "AttestationSubstatus": 0,
                   "AttestationOperationMode": 0}
         if self.fabric is not None:
+            self.attestation.refresh()
             values.update(
                 Mode=MODE_SECURE_HOSTING, IsHostGuarded=self.is_guarded,
                 AttestationStatus=self.attestation_status,
-                AttestationOperationMode=_OPERATION_MODE_TPM,
+                AttestationSubstatus=self.attestation.substatus,
+                AttestationOperationMode=self.fabric.attestation.mode,
                 KeyProtectionServerUrl=self.fabric.key_protection_url,
                 AttestationServerUrl=self.fabric.attestation_url)
         return _output(self._repository.new(HGS, "MSFT_HgsClientConfiguration", **values))

@@ -58,4 +58,6 @@ class Host:
 
     def catch_up(self):
         """Let happen what is due on the clock."""
+        if self.hgs_client and self.hgs_client.attestation:
+            self.hgs_client.attestation.catch_up()
         self.jobs.catch_up()

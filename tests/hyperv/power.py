@@ -10,7 +10,13 @@ Guardian Service".
 import os
 
 from tests.hyperv import guest_state, jobs, key_protector
-from tests.hyperv.guarded_fabric import NotAttested
+from tests.hyperv.attestation import NotAttested
+from tests.hyperv.guarded_fabric import (
+    HealthCertificateException,
+    InvalidProtectorException,
+    InvalidWrappingException,
+    ServiceUnreachable,
+)
 from tests.hyperv.virtual_machine import OFF, PAUSED, RUNNING, SAVED
 
 V2 = "root/virtualization/v2"
@@ -40,6 +46,11 @@ CANNOT_UNWRAP = (
 WRONG_TPM_KEY = (
     "The virtual TPM of the virtual machine '%s' could not be started: The computed "
     "authentication tag did not match the input authentication tag. (0xC000A002)")
+
+
+_NOT_UNWRAPPED = (
+    NotAttested, ServiceUnreachable, HealthCertificateException, InvalidProtectorException,
+    InvalidWrappingException, key_protector.CannotUnwrap, key_protector.InvalidProtector)
 
 
 class Power:
@@ -150,14 +161,15 @@ class Power:
             raise jobs.JobFailure(CANNOT_UNWRAP % name)
         try:
             return self._unwrap(protector)
-        except (NotAttested, key_protector.CannotUnwrap, key_protector.InvalidProtector):
+        except _NOT_UNWRAPPED:
+            # Whatever the reason [assumption words-of-a-refused-start].
             raise jobs.JobFailure(CANNOT_UNWRAP % name) from None
 
     def _unwrap(self, protector):
         """(transport key, new protector, its transport key)."""
         client = self._hgs_client
         if client.fabric is not None:
-            return client.fabric.roll_transport_key(protector, client.attestation_status)
+            return client.unwrap_with_fabric(protector)
         return client.unwrap_locally(protector)
 
 
