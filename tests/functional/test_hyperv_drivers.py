@@ -3,6 +3,8 @@
 # Patches nova first.
 from tests.functional import hyperv_base  # isort: skip
 
+import pytest
+
 RUNNING, OFF, SAVED, PAUSED = 2, 3, 6, 9
 
 
@@ -122,6 +124,7 @@ class NovaDriverTest(_DriverOperations, hyperv_base.HyperVTestCase):
     LEAVES_FOLDERS = True
 
 
+@pytest.mark.compute_hyperv
 class ComputeHyperVTest(_DriverOperations, hyperv_base.HyperVTestCase):
     """compute_hyperv.driver: its cold migration imports the machine's definition."""
 

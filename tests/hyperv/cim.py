@@ -3,9 +3,11 @@
 These classes are at once what the simulated host keeps and what the ``mi`` module shows, so that
 what crosses a socket is the same as what stays in one process.
 
-Behaviour that the docstrings call PyMI's was read in PyMI 1.0.9 (``PyMI/MI.cpp``,
-``PyMI/utils.cpp``, ``wmi/__init__.py``).
+Behaviour that the docstrings call PyMI's was read in PyMI 1.0.9 (``PyMI/Utils.cpp``,
+``PyMI/Instance.cpp``, ``MI/MIValue.cpp``, ``MI/MI++.cpp``, ``wmi/__init__.py``).
 """
+import datetime
+import re
 
 TYPE_NAMES = (
     "boolean", "uint8", "sint8", "uint16", "sint16", "uint32", "sint32", "uint64", "sint64",
@@ -13,15 +15,27 @@ TYPE_NAMES = (
 TYPE_CODES = {name: code for code, name in enumerate(TYPE_NAMES)}
 ARRAY = 16
 
-_INTEGER_BITS = {
-    "uint8": (0, 8), "sint8": (1, 8), "uint16": (0, 16), "sint16": (1, 16), "uint32": (0, 32),
-    "sint32": (1, 32), "uint64": (0, 64), "sint64": (1, 64)}
+_INTEGER_RANGES = {"char16": (0, 0xFFFF)}
+for _bits in (8, 16, 32, 64):
+    _INTEGER_RANGES["uint%d" % _bits] = 0, (1 << _bits) - 1
+    _INTEGER_RANGES["sint%d" % _bits] = -(1 << _bits - 1), (1 << _bits - 1) - 1
 
-# MI_Result of mi.h, and the HRESULT (WBEM_E_...) that goes with it.
+# Every MI_Result of mi.h by its number, as PyMI's mi_error names them (MI/MIExceptions.cpp).
+RESULT_NAMES = (
+    "OK", "FAILED", "ACCESS_DENIED", "INVALID_NAMESPACE", "INVALID_PARAMETER", "INVALID_CLASS",
+    "NOT_FOUND", "NOT_SUPPORTED", "CLASS_HAS_CHILDREN", "CLASS_HAS_INSTANCES",
+    "INVALID_SUPERCLASS", "ALREADY_EXISTS", "NO_SUCH_PROPERTY", "TYPE_MISMATCH",
+    "QUERY_LANGUAGE_NOT_SUPPORTED", "INVALID_QUERY", "METHOD_NOT_AVAILABLE", "METHOD_NOT_FOUND",
+    "NAMESPACE_NOT_EMPTY", "INVALID_ENUMERATION_CONTEXT", "INVALID_OPERATION_TIMEOUT",
+    "PULL_HAS_BEEN_ABANDONED", "PULL_CANNOT_BE_ABANDONED", "FILTERED_ENUMERATION_NOT_SUPPORTED",
+    "CONTINUATION_ON_ERROR_NOT_SUPPORTED", "SERVER_LIMITS_EXCEEDED", "SERVER_IS_SHUTTING_DOWN")
+
+# What WMI answers: the MI_Result, and the HRESULT (WBEM_E_...) that goes with it.
 # Source: Microsoft Learn, "MI_Result enumeration" and "WMI Error Constants".
 RESULTS = {
     "FAILED": (1, 0x80041001), "ACCESS_DENIED": (2, 0x80041003),
     "INVALID_NAMESPACE": (3, 0x8004100E), "INVALID_PARAMETER": (4, 0x80041008),
+    "INVALID_METHOD_PARAMETERS": (4, 0x8004102F),
     "INVALID_CLASS": (5, 0x80041010), "NOT_FOUND": (6, 0x80041002),
     "NOT_SUPPORTED": (7, 0x8004100C), "ALREADY_EXISTS": (11, 0x80041019),
     "NO_SUCH_PROPERTY": (12, 0x80041002), "TYPE_MISMATCH": (13, 0x80041005),
@@ -47,6 +61,16 @@ def error(result, message):
     return Error({"mi_result": number, "error_code": hresult, "message": message})
 
 
+def client_error(result, message):
+    """An :class:`Error` that the client's own MI library raises: without an HRESULT.
+
+    :param result: a name in :data:`RESULT_NAMES`
+    :param message: what is wrong, in words; PyMI gives the name of the result alone
+    """
+    return Error({"mi_result": RESULT_NAMES.index(result), "error_code": 0,
+                  "message": "MI_RESULT_%s (%s)" % (result, message)})
+
+
 class CimType:
     """The declared type of a property or parameter, such as ``uint8[]`` or ``ref:CIM_Job``.
 
@@ -65,75 +89,113 @@ class CimType:
     def __repr__(self):
         return self.text
 
+    @property
+    def kind(self):
+        """The name in :data:`TYPE_NAMES`, whether an array or not."""
+        return TYPE_NAMES[self.code & ~ARRAY]
+
+    @property
+    def is_array(self):
+        return bool(self.code & ARRAY)
+
     def convert(self, value):
-        """The value as the extension would store it, as PyMI's own conversion does.
+        """The value as the extension would store it, by the rules of PyMI's own conversion.
+
+        Two of them are stricter here, since no test would see what PyMI does: an integer that does
+        not fit is refused where PyMI cuts it or leaves Python with a stray OverflowError, and so
+        is None in an array of numbers, which PyMI makes 0. A datetime is a text in DMTF's form;
+        what a client may give, :class:`Instance` knows.
 
         :raises TypeError: a Python type that cannot become this one
-        :raises Error: a value that WMI refuses
+        :raises Error: a value that the MI library refuses
+        :raises SystemError: where PyMI would end the process
         """
-        return _convert(value, self.code)
-
-
-def _convert(value, code):
-    if value is None:
-        return None
-    name = TYPE_NAMES[code & ~ARRAY]
-    if code & ARRAY:
+        if value is None:
+            return None
+        if isinstance(value, bool) and self.text != "boolean":
+            raise client_error("TYPE_MISMATCH", "a boolean was given for %s" % self.text)
+        if not self.is_array:
+            return _convert(value, self.kind)
         if not isinstance(value, (list, tuple)):
-            raise TypeError("an array of %s expected, not %s" % (name, type(value).__name__))
-        return tuple(_convert_item(item, name) for item in value)
-    return _convert_scalar(value, name)
+            raise TypeError("an array of %s expected, not %s" % (self.kind, type(value).__name__))
+        return tuple(_convert_item(item, self.kind) for item in value)
 
 
-def _convert_item(value, name):
-    if name == "uint8" and isinstance(value, bool):
+def _convert_item(value, kind):
+    if value is None:
+        raise Error({"message": "Array item cannot be NULL"})
+    if isinstance(value, bool) and kind != "boolean":
         # PyMI throws a C++ pointer that nobody catches: the whole process would be gone.
-        raise SystemError("PyMI ends the process when a uint8 array holds a bool")
-    if name == "uint8" and isinstance(value, int):
-        return value & 0xFF  # PyMI cuts silently
-    return _convert_scalar(value, name)
+        raise SystemError("PyMI ends the process when an array of %s holds a bool" % kind)
+    return _convert(value, kind)
 
 
-def _convert_scalar(value, name):
-    if name in ("string", "datetime"):
-        return value if isinstance(value, str) else str(value)  # PyMI: bytes become "b'..'"
-    if name in ("instance", "reference"):
-        if not isinstance(value, Instance):
-            raise TypeError("an instance expected, not %s" % type(value).__name__)
-        return value
-    if name == "boolean":
+def _convert(value, kind):
+    if kind in ("instance", "reference"):
+        if isinstance(value, Instance):
+            return value
+    elif kind == "boolean":
         if isinstance(value, int):
             return bool(value)
-        raise TypeError("a boolean expected, not %s" % type(value).__name__)
-    if name in ("real32", "real64"):
-        return float(value)
-    return _convert_integer(value, name)
+    elif isinstance(value, (Instance, list, tuple)):
+        pass  # for no other type
+    elif kind == "string":
+        return value if isinstance(value, str) else str(value)  # bytes become "b'..'"
+    elif kind == "datetime":
+        if isinstance(value, str):
+            return _datetime_text(value)
+    elif isinstance(value, (int, str)):
+        return _convert_number(value, kind)
+    raise TypeError("%s expected, not %s" % (kind, type(value).__name__))
 
 
-def _convert_integer(value, name):
-    if isinstance(value, bool):
-        raise error("TYPE_MISMATCH", "a boolean was given for %s" % name)
-    if isinstance(value, str):
-        try:
-            value = int(value)
-        except ValueError:
-            raise TypeError("%r is not %s" % (value, name)) from None
-    if not isinstance(value, int):
-        raise TypeError("%s expected, not %s" % (name, type(value).__name__))
-    signed, bits = _INTEGER_BITS[name]
-    low, high = (-(1 << bits - 1), 1 << bits - 1) if signed else (0, 1 << bits)
-    if not low <= value < high:
-        raise error("TYPE_MISMATCH", "%d is out of the range of %s" % (value, name))
-    return value
+def _convert_number(value, kind):
+    try:
+        number = int(value)
+    except ValueError:
+        raise TypeError("%r is not %s" % (value, kind)) from None
+    if kind in ("real32", "real64"):
+        return float(number)
+    low, high = _INTEGER_RANGES[kind]
+    if not low <= number <= high:
+        raise client_error("TYPE_MISMATCH", "%d is out of the range of %s" % (number, kind))
+    return number
+
+
+# yyyymmddHHMMSS.mmmmmmsUUU, or ddddddddHHMMSS.mmmmmm:000 for an interval. Source: Microsoft Learn,
+# "Date and Time Format", "Interval Format" of WMI.
+_TIMESTAMP = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)\.(\d{6})[+-]\d{3}")
+_INTERVAL = re.compile(r"(\d{8})(\d\d)(\d\d)(\d\d)\.(\d{6}):000")
+
+
+def _datetime_text(text):
+    if not (_TIMESTAMP.fullmatch(text) or _INTERVAL.fullmatch(text)):
+        raise client_error("TYPE_MISMATCH", "%r is no datetime of DMTF's form" % text)
+    return text
+
+
+def python_datetime(text):
+    """What PyMI makes of a datetime: ``datetime.datetime`` without a zone, or ``timedelta``."""
+    found = _TIMESTAMP.fullmatch(text)
+    if found:
+        return datetime.datetime(*(int(part) for part in found.groups()))
+    days, hours, minutes, seconds, microseconds = (
+        int(part) for part in _INTERVAL.fullmatch(text).groups())
+    return datetime.timedelta(days, seconds, microseconds, 0, minutes, hours)
 
 
 class Parameter:
-    """A parameter of a method: direction ("in" or "out"), name, type."""
+    """A parameter of a method.
 
-    __slots__ = ("direction", "name", "type")
+    :param direction: "in" or "out"
+    :param is_optional: a call may leave it out
+    """
 
-    def __init__(self, direction, name, type_text):
+    __slots__ = ("direction", "is_optional", "name", "type")
+
+    def __init__(self, direction, name, type_text, is_optional=False):
         self.direction, self.name, self.type = direction, name, CimType(type_text)
+        self.is_optional = is_optional
 
 
 class Class:
@@ -144,16 +206,20 @@ class Class:
     :param properties: {name: :class:`CimType`}, its own
     :param methods: {name: [:class:`Parameter`]}, its own
     :param keys: names of the key properties; inherited where empty
+    :param static_methods: names of those of its methods that are called on the class
     :param origin: (function, arguments) that gives this very class again in another process,
         so that a pickle carries the class by name
     """
 
-    def __init__(self, namespace, name, parent, properties, methods, keys, origin=None):
+    def __init__(self, namespace, name, parent, properties, methods, keys, static_methods=(),
+                 origin=None):
         self.namespace, self.name, self._origin = namespace, name, origin
         self.lineage = (name,) + (parent.lineage if parent else ())
         self.properties = {**(parent.properties if parent else {}), **properties}
         self.methods = {**(parent.methods if parent else {}), **methods}
         self.keys = tuple(keys) or (parent.keys if parent else ())
+        self.static_methods = frozenset(static_methods) | (
+            parent.static_methods if parent else frozenset())
 
     def find_method(self, name):
         """(declared name, parameters) of a method.
@@ -163,7 +229,7 @@ class Class:
         for declared, parameters in self.methods.items():
             if declared.lower() == name.lower():
                 return declared, parameters
-        raise error("METHOD_NOT_FOUND", "%s has no method %s" % (self.name, name))
+        raise client_error("METHOD_NOT_FOUND", "%s has no method %s" % (self.name, name))
 
     def __reduce__(self):
         return self._origin or super().__reduce__()
@@ -182,7 +248,7 @@ class Class:
         return self
 
     def get_element(self, item):
-        raise error("NO_SUCH_PROPERTY", "a class has no value of %s" % (item,))
+        raise client_error("NO_SUCH_PROPERTY", "a class has no value of %s" % (item,))
 
     def __len__(self):
         return 0
@@ -201,6 +267,8 @@ class Instance:
 
     def __init__(self, cls, server="", values=None):
         self.cls, self.server = cls, server
+        # Whether PyMI holds it: it refuses some values that the host itself may store.
+        self.is_client_side = False
         self.types = dict(cls.properties) if cls else {}
         self.values = dict.fromkeys(self.types)
         for name, value in (values or {}).items():
@@ -223,7 +291,7 @@ class Instance:
             for name in self.types:
                 if name.lower() == item.lower():
                     return name
-        raise error("NO_SUCH_PROPERTY", "%s has no %s" % (self.get_class_name(), item))
+        raise client_error("NO_SUCH_PROPERTY", "%s has no %s" % (self.get_class_name(), item))
 
     def add_element(self, name, cim_type, value=None):
         """Add a parameter; only for an instance without a class."""
@@ -232,14 +300,19 @@ class Instance:
 
     def get_element(self, item):
         name = self.name_of(item)
-        return name, self.types[name].code, self.values[name]
+        return name, self.types[name].code, self[name]
 
     def __getitem__(self, item):
-        return self.values[self.name_of(item)]
+        name = self.name_of(item)
+        value = self.values[name]
+        return _for_client(value, self.types[name]) if self.is_client_side else value
 
     def __setitem__(self, item, value):
         name = self.name_of(item)
-        self.values[name] = self.types[name].convert(value)
+        cim_type = self.types[name]
+        if value is not None and self.is_client_side and cim_type.kind == "datetime":
+            raise TypeError("PyMI has no conversion to a datetime")
+        self.values[name] = cim_type.convert(value)
 
     def __len__(self):
         return len(self.types)
@@ -281,13 +354,27 @@ class Instance:
     def clone(self):
         copy = Instance.__new__(Instance)
         copy.cls, copy.server = self.cls, self.server
+        copy.is_client_side = self.is_client_side
         copy.types, copy.values = dict(self.types), dict(self.values)
         return copy
+
+
+def _for_client(value, cim_type):
+    if value is None or cim_type.kind not in ("datetime", "instance", "reference"):
+        return value
+    if cim_type.is_array:
+        return tuple(_for_client(item, CimType(cim_type.text[:-2])) for item in value)
+    if cim_type.kind == "datetime":
+        return python_datetime(value)
+    value = value.clone()
+    value.is_client_side = True
+    return value
 
 
 def _instance(cls, server, values, types):
     instance = Instance.__new__(Instance)
     instance.cls, instance.server, instance.values = cls, server, values
+    instance.is_client_side = False
     instance.types = dict(cls.properties) if cls else types
     return instance
 

@@ -17,9 +17,8 @@ def make_modules(computer):
     :param computer: what sessions to ``.`` and to other computers reach
     """
     mi, mi_error = types.ModuleType("mi"), types.ModuleType("mi.mi_error")
-    for name, (number, _) in cim.RESULTS.items():
+    for number, name in enumerate(cim.RESULT_NAMES):
         setattr(mi_error, "MI_RESULT_" + name, number)
-    mi_error.MI_RESULT_OK = 0
     for name, code in cim.TYPE_CODES.items():
         setattr(mi, "MI_" + name.upper(), code)
         setattr(mi, "MI_%sA" % name.upper(), code | cim.ARRAY)
@@ -54,13 +53,16 @@ class Application:
         """The in-parameters, sorted by name: the extension keeps them in a ``std::map``."""
         _, declared = mi_class.find_method(method_name)
         parameters = cim.Instance(None)
+        parameters.is_client_side = True
         for parameter in sorted(declared, key=lambda p: p.name):
             if parameter.direction == "in":
                 parameters.add_element(parameter.name, parameter.type)
         return parameters
 
     def create_instance_from_class(self, class_name, mi_class):
-        return cim.Instance(mi_class)
+        instance = cim.Instance(mi_class)
+        instance.is_client_side = True
+        return instance
 
     def create_serializer(self):
         return Serializer()
@@ -125,6 +127,9 @@ class Operation:
 
     def __init__(self, results):
         self._results = list(results)
+        for result in self._results:
+            if isinstance(result, cim.Instance):
+                result.is_client_side = True
 
     def __enter__(self):
         return self
@@ -159,6 +164,7 @@ class Subscription:
         event = cim.Instance(None)
         event.add_element("TargetInstance", cim.CimType("instance"), instance)
         event.add_element("PreviousInstance", cim.CimType("instance"), previous)
+        event.is_client_side = True
         self._callback(event, None, None, True, 0, None, None)
 
     def _ended(self):

@@ -7,7 +7,11 @@ Notation, a class a block, parents first::
       key InstanceID                  key properties; inherited where left out
       uint16 A B                      properties of one type; ``[]`` for arrays
       ref:CIM_Other C                 a reference; ``instance:`` for an embedded instance
-      method Do(in string X, out ref:CIM_Job Job)
+      method Do(in string X, in? uint8[] Y, out ref:CIM_Job Job)
+    static                          its methods are called on the class, not on an instance
+    static Make(in string X)        this one is
+
+``in?`` is a parameter that may be left out; WMI refuses a call without one of the others.
 """
 import functools
 import pathlib
@@ -23,9 +27,9 @@ _NAMESPACES = {
     "root/virtualization/v2": ("root_virtualization_v2.txt", (6, 2)),
     "root/microsoft/windows/hgs": ("root_microsoft_windows_hgs.txt", (10, 0)),
     "root/cimv2": ("root_cimv2.txt", (6, 2)),
-    "root/standardcimv2": (None, (6, 2)),
-    "root/microsoft/windows/storage": (None, (6, 2)),
-    "root/microsoft/windows/smb": (None, (6, 2)),
+    "root/standardcimv2": ("root_standardcimv2.txt", (6, 2)),
+    "root/microsoft/windows/storage": ("root_microsoft_windows_storage.txt", (6, 2)),
+    "root/microsoft/windows/smb": ("root_microsoft_windows_smb.txt", (6, 2)),
     "root/microsoft/windows/remotedesktopmanagement": (None, (6, 2)),
     "root/interop": (None, (6, 2)),
     "root/wmi": (None, (6, 2)),
@@ -72,7 +76,7 @@ def parse(namespace, text, version=(99,), windows_version=None):
 
     classes = {"__provider": cim.Class(
         namespace, "__Provider", None, {"Name": cim.CimType("string")}, {}, ("Name",),
-        origin("__Provider"))}
+        origin=origin("__Provider"))}
     text = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE)
     text = re.sub(r",\s*\n\s*", ", ", text)
     text = re.sub(r"\(\s*\n\s*", "(", text)
@@ -83,7 +87,8 @@ def parse(namespace, text, version=(99,), windows_version=None):
         if version >= declared.since:
             classes[name.lower()] = cim.Class(
                 namespace, name, classes[parent.lower()] if parent else None,
-                declared.properties, declared.methods, declared.keys, origin(name))
+                declared.properties, declared.methods, declared.keys, declared.static_methods,
+                origin(name))
     return classes
 
 
@@ -92,6 +97,7 @@ class _Block:
 
     def __init__(self, class_name, lines):
         self.since, self.keys, self.properties, self.methods = (0,), (), {}, {}
+        self.static_methods, all_static = [], False
         for line in lines:
             word, _, rest = line.partition(" ")
             if word == "since":
@@ -100,18 +106,27 @@ class _Block:
                 self.keys = tuple(rest.split())
             elif word == "method":
                 self._add_method(class_name, rest)
+            elif word == "static" and rest:
+                self.static_methods.append(self._add_method(class_name, rest))
+            elif word == "static":
+                all_static = True
             else:
                 for name in rest.split():
                     self.properties[name] = cim.CimType(word)
+        if all_static:
+            self.static_methods = list(self.methods)
 
     def _add_method(self, class_name, text):
         match = re.fullmatch(r"(\w+)\((.*)\)", text)
         if not match:
             raise ValueError("%s: %s" % (class_name, text))
         self.methods[match.group(1)] = [
-            cim.Parameter(*_in_order(piece)) for piece in match.group(2).split(", ") if piece]
+            _parameter(piece) for piece in match.group(2).split(", ") if piece]
+        return match.group(1)
 
 
-def _in_order(piece):
+def _parameter(piece):
     direction, type_text, name = piece.split()
-    return direction, name, type_text
+    if direction not in ("in", "in?", "out"):
+        raise ValueError(piece)
+    return cim.Parameter(direction.rstrip("?"), name, type_text, direction == "in?")

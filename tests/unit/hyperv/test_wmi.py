@@ -1,5 +1,4 @@
 """What the simulated WMI refuses and answers; the tables and lists that must agree."""
-import json
 import pathlib
 import re
 
@@ -65,7 +64,7 @@ def test_wrong_values(values, error):
 
 
 def test_values_as_pymi_keeps_them():
-    assert thing(Bytes=[255, 256])["bytes"] == (255, 0)
+    assert thing(Bytes=(255, "7"))["bytes"] == (255, 7)
     assert thing(Name=b"a")["Name"] == "b'a'"
 
 
@@ -90,22 +89,6 @@ def test_an_old_host_has_no_security(wmi):
         wmi.WMI("//HV-OLD/root/virtualization/v2").Msvm_SecurityService()
     with pytest.raises(wmi.x_wmi):
         wmi.WMI("//HV-OLD/Root/Microsoft/Windows/Hgs")
-
-
-def test_the_tables_agree_with_a_real_host():
-    facts = REPOSITORY.parent / "shared" / "facts" / "hyperv-schema.json"
-    if not facts.exists():
-        pytest.skip("no %s to compare with" % facts.name)
-    recorded, ours = json.loads(facts.read_text()), schema.load_namespaces("10.0.17763")
-    for namespace, classes in recorded.items():
-        for name, shape in classes.items():
-            cls = ours[namespace].get(name.lower())
-            if cls is None:
-                continue
-            assert set(shape["props"]) <= set(cls.properties), name
-            for method, parameters in shape["methods"].items():
-                assert ([p[:2] for p in parameters]
-                        == [[p.direction, p.name] for p in cls.methods[method]]), method
 
 
 def test_every_assumption_is_listed_and_used():
