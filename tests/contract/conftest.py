@@ -28,7 +28,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    if not config.getoption("--real-hyperv-host", default=False):
+    if not config.getoption("--real-hyperv-host"):
         return
     for module, package in (("wmi", "PyMI"), ("os_win", "os-win")):
         if importlib.util.find_spec(module) is None:

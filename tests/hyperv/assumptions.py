@@ -123,4 +123,29 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "A key protector with two owners, or whose wrappings do not descend from the owner's, is "
      "refused.",
      "[MS-KPS] speaks of at least one owner; MSFT_HgsKeyProtector has one."),
+    ("cluster-order",
+     "A failover tries the nodes that are up in the order of the cluster's configuration; each try "
+     "counts towards FailoverThreshold. A move is pending, then the owner changes, then it ends.",
+     "The order of a failover follows settings that no driver here makes; the steps are "
+     "documented, what a listener sees between them is not."),
+    ("cluster-failback",
+     "With AutoFailbackType 1 a VM moves back, live and at once, to the node that it failed over "
+     "from when that node is up again; the failback window is not looked at.",
+     "Windows goes by the list of preferred owners, which os-win does not set although it "
+     "promises that the VM moves back to its original host."),
+    ("cluster-partial",
+     "A VM that is off makes its group partially online: its configuration is online.",
+     "The states of groups are documented, those of a VM's two resources are not."),
+    ("cluster-refused-move",
+     "A live migration that the destination refuses leaves the group online at the source, with "
+     "and without CLUSAPI_GROUP_MOVE_RETURN_TO_SOURCE_NODE_ON_ERROR.",
+     "Hyper-V's live migration leaves the VM running where it is; the flag's part in that is not "
+     "documented."),
+    ("cluster-add-here",
+     "AddVirtualMachine finds VMs of the node that is asked, by name, and refuses one that is in a "
+     "group already; the errors are 5007 and 5010.",
+     "The method is documented without its errors."),
+    ("cluster-offline-saves",
+     "Taking a group offline saves its VM, at once.",
+     "Saving is the default of the resource's offline action; how long it takes is not simulated."),
 ))

@@ -38,6 +38,9 @@ class _Computer:
     def invoke(self, target, method, parameters):
         return self._call("invoke", target, method, parameters)
 
+    def modify(self, instance):
+        return self._call("modify", instance)
+
 
 class LocalComputer(_Computer):
     """A host of a fabric in this process.
@@ -71,6 +74,10 @@ class LocalComputer(_Computer):
     def subscribe(self, namespace, text, deliver, ended):
         """:returns: a function that ends the subscription"""
         return self._call("subscribe", namespace, text, deliver)
+
+    def call_cluster(self, cluster, method, *arguments):
+        """See :meth:`tests.hyperv.fabric.Fabric.call_cluster`."""
+        return self._fabric.call_cluster(self.name, cluster, method, *arguments)
 
     def _call(self, method, *arguments):
         return self._fabric.call_repository(self.name, method, *arguments)
@@ -119,6 +126,10 @@ class RemoteComputer(_Computer):
         thread = native.module("threading").Thread(target=listen, daemon=True)
         thread.start()
         return channel.shut_down
+
+    def call_cluster(self, cluster, method, *arguments):
+        return self._channels.call(
+            "fabric", "call_cluster", self.name, cluster, method, *arguments)
 
     def _call(self, method, *arguments):
         return self._channels.call("fabric", "call_repository", self.name, method, *arguments)

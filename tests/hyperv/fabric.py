@@ -8,6 +8,9 @@ import functools
 from tests.hyperv import cim, guest_state, host, key_protector, native
 from tests.hyperv.attestation import INSECURE, MODES, PASSED, HostHealth
 from tests.hyperv.clock import Clock
+from tests.hyperv.cluster_error import ClusterError
+from tests.hyperv.cluster_view import ClusterView
+from tests.hyperv.failover_cluster import CLUSTER_CALLS, FailoverCluster
 from tests.hyperv.guarded_fabric import GuardedFabric
 from tests.hyperv.storage import Storage
 
@@ -26,11 +29,13 @@ class Fabric:
 
     :param config: {"fabrics": [name], "hosts": [{"name", "version", "fabric", "guarded",
         "attestation_status", "guardians", "processors", "memory_mb", "address", "live_migration",
-        "live_migration_addresses"}], "storage"}; of a host, only the name is needed. ``fabric``
-        names the HGS it belongs to, ``guardians`` further fabrics whose public guardians are in
-        its store, ``guarded`` false lets attestation fail. ``live_migration`` true enables it;
-        ``live_migration_addresses`` are where the host listens for it: its address, if left out.
-        ``storage``: the template of :class:`tests.hyperv.storage.Storage`.
+        "live_migration_addresses"}], "storage", "clusters"}; of a host, only the name is needed.
+        ``fabric`` names the HGS it belongs to, ``guardians`` further fabrics whose public
+        guardians are in its store, ``guarded`` false lets attestation fail. ``live_migration``
+        true enables it; ``live_migration_addresses`` are where the host listens for it: its
+        address, if left out. ``storage``: the template of
+        :class:`tests.hyperv.storage.Storage`. ``clusters``: [{"name", "nodes"}], see
+        :meth:`add_cluster`.
     :ivar clock: the :class:`tests.hyperv.clock.Clock` of all its parts
     :ivar storage: the hosts' disks, a :class:`tests.hyperv.storage.Storage`
     """
@@ -44,6 +49,9 @@ class Fabric:
             self._fabrics[name] = GuardedFabric(name, self.clock)
         for entry in config.get("hosts", ()):
             self.add_host(**entry)
+        self._clusters = {}
+        for entry in config.get("clusters", ()):
+            self.add_cluster(**entry)
 
     def add_host(self, name, version=host.SERVER_2019, fabric=None, guarded=True,
                  attestation_status=None, guardians=(), processors=8, memory_mb=32768,
@@ -72,6 +80,25 @@ class Fabric:
         self._hosts[name.lower()] = added
         return added
 
+    def add_cluster(self, name, nodes):
+        """Make a failover cluster of hosts.
+
+        :param name: of the cluster
+        :param nodes: names of hosts, in the order in which a failover tries them
+        :raises ValueError: a host is in a cluster already
+        """
+        hosts = [self.host(node) for node in nodes]
+        if any(self._cluster_of(member) for member in hosts):
+            raise ValueError("a host is in another cluster: %s" % nodes)
+        added = FailoverCluster(name, hosts, self._lock, self.clock.now)
+        for member in added.members:
+            ClusterView(added, member)
+        self._clusters[name.lower()] = added
+        return added
+
+    def _cluster_of(self, of_host):
+        return next((c for c in self._clusters.values() if c.member(of_host)), None)
+
     def host(self, name):
         """The :class:`tests.hyperv.host.Host`, for tests in this process.
 
@@ -82,22 +109,22 @@ class Fabric:
     def find_host(self, name):
         """A host as another one finds it.
 
-        :raises cim.Error: no host has this computer name
+        :raises cim.Error: see :meth:`require_host`
         """
-        try:
-            return self.host(self.computer_name(name))
-        except KeyError:
-            raise cim.error("FAILED", "The RPC server is unavailable: " + name) from None
+        return self.host(self.require_host(name))
 
     def require_host(self, name):
         """The computer name of the host with this name or address.
 
-        :raises cim.Error: there is none
+        :raises cim.Error: there is none, or it is down
         """
         try:
-            return self.computer_name(name)
+            found = self.computer_name(name)
         except KeyError:
-            raise cim.error("FAILED", "The RPC server is unavailable: " + name) from None
+            found = None
+        if found is None or self.host(found).is_down:
+            raise cim.error("FAILED", "The RPC server is unavailable: " + name)
+        return found
 
     @_locked
     def call_repository(self, host_name, method, *arguments):
@@ -109,6 +136,35 @@ class Fabric:
         """Let happen on all hosts what is due on the clock; called before each access."""
         for one in list(self._hosts.values()):
             one.catch_up()
+
+    def call_cluster(self, host_name, cluster_name, method, *arguments):
+        """What clusapi calls on a host: a method of a cluster, one of :data:`CLUSTER_CALLS`.
+
+        With ``open`` as the method it gives the name of the host's own cluster (with None as the
+        argument), or of the one that is named. Waiting for events does not hold the lock.
+
+        :raises ClusterError: the host is in no cluster, is down, or what the method raises
+        """
+        caller = self.host(host_name)
+        if caller.is_down:
+            raise ClusterError("RPC_SERVER_UNAVAILABLE", host_name)
+        if method == "open":
+            return self._open_cluster(caller, *arguments)
+        if method not in CLUSTER_CALLS:
+            raise AttributeError(method)
+        if method != "wait_for_event":
+            with self._lock:
+                self.catch_up()
+        return getattr(self._clusters[cluster_name.lower()], method)(*arguments)
+
+    def _open_cluster(self, caller, name):
+        if name:
+            found = self._clusters.get(name.lower())
+        else:
+            found = self._cluster_of(caller)
+        if found is None:
+            raise ClusterError("RPC_SERVER_UNAVAILABLE" if name else "ENDPOINT_NOT_REGISTERED")
+        return found.name
 
     # Asking and changing.
 
@@ -318,6 +374,58 @@ class Fabric:
     def fabric_thumbprint(self, fabric_name):
         """SHA-256 of the fabric guardian's encryption certificate, hexadecimal."""
         return self._fabrics[fabric_name].guardian.thumbprint
+
+    @_locked
+    def fail_node(self, host_name):
+        """Cut a host's power: it answers no more, and its cluster restarts its VMs elsewhere.
+
+        :raises ValueError: it is down already
+        """
+        failed = self.host(host_name)
+        if failed.is_down:
+            raise ValueError("%s is down" % host_name)
+        failed.lose_power()
+        if cluster := self._cluster_of(failed):
+            cluster.node_failed(failed)
+
+    @_locked
+    def restore_node(self, host_name):
+        """Start a host that was down; its cluster may bring VMs back to it.
+
+        :raises ValueError: it is not down
+        """
+        restored = self.host(host_name)
+        if not restored.is_down:
+            raise ValueError("%s is not down" % host_name)
+        restored.boot()
+        if cluster := self._cluster_of(restored):
+            cluster.node_restored(restored)
+
+    def close_clusters(self):
+        """End the waiting for events of the clusters: nobody will ask them any more."""
+        for cluster in self._clusters.values():
+            cluster.close()
+
+    def cluster_groups(self, cluster_name):
+        """The clustered VMs.
+
+        :returns: [{"name", "owner" (host name), "state" (CLUSTER_GROUP_STATE: 0 online, 1 offline,
+            2 failed, 3 partially online, 4 pending), "queued" (for a move), "vm_id", "reason" (of
+            the last failure, or None)}]
+        """
+        return self._clusters[cluster_name.lower()].describe()
+
+    def cluster_listeners(self, cluster_name):
+        """How many filters of notification ports wait for events of a cluster."""
+        return self._clusters[cluster_name.lower()].listeners()
+
+    def hold_cluster_moves(self, cluster_name, how="pending"):
+        """Let moves begin and not end ("pending"), or wait in the queue ("queued")."""
+        self._clusters[cluster_name.lower()].hold_moves(how)
+
+    def release_cluster_moves(self, cluster_name):
+        """Let the moves that were held, and all others, go on."""
+        self._clusters[cluster_name.lower()].release_moves()
 
     @_locked
     def write_tpm(self, host_name, vm_name, name, value):

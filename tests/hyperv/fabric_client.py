@@ -92,6 +92,27 @@ class FabricClient:
     def fabric_thumbprint(self, fabric_name):
         return self._call("fabric_thumbprint", fabric_name)
 
+    def fail_node(self, host_name):
+        return self._call("fail_node", host_name)
+
+    def restore_node(self, host_name):
+        return self._call("restore_node", host_name)
+
+    def cluster_groups(self, cluster_name):
+        return self._call("cluster_groups", cluster_name)
+
+    def close_clusters(self):
+        return self._call("close_clusters")
+
+    def cluster_listeners(self, cluster_name):
+        return self._call("cluster_listeners", cluster_name)
+
+    def hold_cluster_moves(self, cluster_name, how="pending"):
+        return self._call("hold_cluster_moves", cluster_name, how)
+
+    def release_cluster_moves(self, cluster_name):
+        return self._call("release_cluster_moves", cluster_name)
+
     def write_tpm(self, host_name, vm_name, name, value):
         return self._call("write_tpm", host_name, vm_name, name, value)
 

@@ -81,7 +81,7 @@ class Faults:
                 rule["point"] == "before", rule["cancellable"])
         if rule["point"] == "after":
             result = self._run(method, work)
-            code = result if isinstance(result, int) else result.get("ReturnValue", 0)
+            code = result if isinstance(result, int) else (result or {}).get("ReturnValue", 0)
             if code not in (jobs.COMPLETED, jobs.STARTED):
                 return result
             if failure is None and rule["return_value"] is None:

@@ -5,6 +5,7 @@ from tests.hyperv.live_migration import LiveMigration
 from tests.hyperv.power import Power
 from tests.hyperv.repository import Repository
 from tests.hyperv.security_service import SecurityService
+from tests.hyperv.virtual_machine import OFF
 from tests.hyperv.virtual_system_management import VirtualSystemManagement
 
 SERVER_2012_R2, SERVER_2016, SERVER_2019 = "6.3.9600", "10.0.14393", "10.0.17763"
@@ -32,6 +33,7 @@ class Host:
                  live_migration_addresses=(), storage=None):
         self.name, self.windows_version, self.memory_mb = name, windows_version, memory_mb
         self.find_host, self._storage = find_host, storage
+        self.is_down = False
         version = schema.version_tuple(windows_version)
         self.repository = Repository(name, windows_version, clock)
         self.jobs = job_factory = jobs.Jobs(self.repository)
@@ -45,6 +47,18 @@ class Host:
         self.power = Power(self.repository, job_factory, self.management, self.hgs_client)
         self.live_migration = LiveMigration(
             self, job_factory, live_migration, live_migration_addresses)
+
+    def lose_power(self):
+        """Go down: nothing reaches the host, and its VMs are off."""
+        self.is_down = True
+        self.jobs.lose_running()
+        for machine in self.management.machines.values():
+            if not machine.is_planned and not machine.is_off:
+                self.power.change_state(machine, OFF)
+
+    def boot(self):
+        """Come up again; its VMs stay off."""
+        self.is_down = False
 
     def path_on(self, path, other):
         """What a path of this host is called on another one, where its own disk is meant."""

@@ -207,6 +207,13 @@ class Jobs:
         while self._finished and self._finished[0][0] + KEPT_FOR <= now:
             self._remove(self._finished.popleft()[1])
 
+    def lose_running(self):
+        """Forget the jobs that run: the host goes down, and their work is not done."""
+        for running in self._running:
+            running.release()
+            self._remove(running.instance)
+        self._running.clear()
+
     # The course of a job.
 
     def _finish(self, running):

@@ -113,7 +113,7 @@ class Session:
         raise cim.error("NOT_SUPPORTED", "instances are made by methods: " + str(instance.cls.name))
 
     def modify_instance(self, ns, instance, operation_options=None):
-        raise cim.error("NOT_SUPPORTED", "instances are changed by methods: " + instance.cls.name)
+        self._computer.modify(instance)
 
     def delete_instance(self, ns, instance, operation_options=None):
         raise cim.error("NOT_SUPPORTED", "instances are deleted by methods: " + instance.cls.name)

@@ -106,6 +106,13 @@ class Power:
         machine.change_state(after)
         self.show_guest(machine, after == RUNNING)
 
+    def change_state(self, machine, state):
+        """Bring a VM into a power state, as another service of the host asks.
+
+        :raises jobs.JobFailure: it does not start
+        """
+        self._change(machine, state)
+
     def show_guest(self, machine, runs):
         """Have what only a running guest gives: Msvm_ShutdownComponent; or take it away."""
         components = self._repository.instances(

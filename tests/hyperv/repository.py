@@ -18,21 +18,38 @@ class Repository:
     def __init__(self, computer_name, windows_version, clock=None):
         self.computer_name = computer_name
         self.clock = clock or Clock()
-        self._classes = schema.load_namespaces(windows_version)
+        known = schema.load_namespaces(windows_version)
+        self._of_roles = {name: known[name] for name in schema.OF_ROLES if name in known}
+        self._classes = {name: classes for name, classes in known.items()
+                         if name not in self._of_roles}
         self._instances = {namespace: {} for namespace in self._classes}
-        self._providers = {}
+        self._providers, self._changers = {}, {}
         self._subscriptions = []
         self.calls = CallLog()
         self.intercept = None
 
     # Filling it.
 
+    def add_namespace(self, namespace):
+        """Have a namespace that comes with a role of Windows: see :data:`schema.OF_ROLES`."""
+        self._classes[namespace] = self._of_roles[namespace]
+        self._instances.setdefault(namespace, {})
+
+    def allow_changes(self, namespace, class_name, function):
+        """Let clients put instances of a class.
+
+        :param function: called with the stored instance and the given one; changes the first or
+            raises :class:`cim.Error`
+        """
+        cls = self.find_class(namespace, class_name)
+        self._changers[(_normal(namespace), cls.name.lower())] = function
+
     def provide(self, namespace, class_name, methods):
         """Register the functions behind the methods of a class.
 
         :param methods: {method name: function}; called with the target (an instance, or the class
             of a static method) and the in-parameters as keywords; returns the out-parameters as
-            a dictionary, or the ReturnValue alone
+            a dictionary, or the ReturnValue alone, or None for a method that is void
         """
         for method, function in methods.items():
             self.find_class(namespace, class_name).find_method(method)
@@ -138,17 +155,32 @@ class Repository:
         stored = target if isinstance(target, cim.Class) else self.stored(target)
         work = functools.partial(provider, stored, **values)
         result = self.intercept(stored, name, values, work) if self.intercept else work()
-        result = dict(result) if isinstance(result, dict) else {"ReturnValue": result}
+        is_void = result is None
+        result = dict(result or {}) if is_void or isinstance(result, dict) else {
+            "ReturnValue": result}
         self.calls.add(cls.name, name, values, result.get("ReturnValue", 0))
         answer = cim.Instance(None)
         for parameter in declared:
             if parameter.direction == "out":
                 answer.add_element(
                     parameter.name, parameter.type, _sent(result.pop(parameter.name, None)))
-        answer.add_element("ReturnValue", cim.CimType("uint32"), result.pop("ReturnValue", 0))
+        if not is_void:
+            answer.add_element("ReturnValue", cim.CimType("uint32"), result.pop("ReturnValue", 0))
         if result:
             raise AssertionError("%s.%s gave undeclared %s" % (cls.name, name, sorted(result)))
         return answer
+
+    def modify(self, given):
+        """Put an instance.
+
+        :raises cim.Error: NOT_SUPPORTED, NOT_FOUND, or what the class refuses
+        """
+        cls = given.cls
+        function = self._changers.get((_normal(cls.namespace), cls.name.lower()))
+        if function is None:
+            raise cim.error("NOT_SUPPORTED", "instances are changed by methods: " + cls.name)
+        self.calls.add(cls.name, "put", dict(given.values), 0)
+        function(self.stored(given), given)
 
     def _provider(self, cls, method):
         for name in cls.lineage:

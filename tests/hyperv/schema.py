@@ -33,7 +33,11 @@ _NAMESPACES = {
     "root/microsoft/windows/remotedesktopmanagement": (None, (6, 2)),
     "root/interop": (None, (6, 2)),
     "root/wmi": (None, (6, 2)),
+    "root/mscluster": ("root_mscluster.txt", (6, 2)),
 }
+
+# Those that come with a role of Windows which not every host has.
+OF_ROLES = frozenset({"root/mscluster"})
 
 
 def version_tuple(text):

@@ -9,6 +9,7 @@ nova-compute patches its threads. Two ways in:
   at once (:func:`acting_as`).
 """
 import builtins
+import ctypes
 import functools
 import importlib
 import importlib.machinery
@@ -18,13 +19,13 @@ import socket
 import sys
 import types
 
-from tests.hyperv import current_host, windows_stand_ins
+from tests.hyperv import clusapi, current_host, windows_stand_ins
 from tests.hyperv import mi as mi_face
 from tests.hyperv.connection import LocalComputer, RemoteComputer
 from tests.hyperv.storage import COMPUTER_NAME
 
 _STAND_INS = {"vhdutils": "VhdUtils", "diskutils": "DiskUtils", "networkutils": "NetworkUtils",
-              "metricsutils": "MetricsUtils", "clusterutils": "ClusterUtils"}
+              "metricsutils": "MetricsUtils"}
 
 # What os-win and the drivers keep for the whole process: {module: attributes}, each a dictionary.
 _CACHES = {
@@ -188,6 +189,21 @@ def _change_libs(module):
     module.get_shared_lib_handle = get_shared_lib_handle
 
 
+def _change_clusapi(module):
+    # os-win's register() takes the library from ctypes.windll and declares its functions.
+    library = clusapi.make_library(
+        current_host.computer, windows_stand_ins.Kernel32.SetLastError, module)
+    module.ctypes = types.SimpleNamespace(
+        POINTER=ctypes.POINTER, windll=types.SimpleNamespace(clusapi=library))
+    module.register()
+
+
+def _change_clusapi_utils(module):
+    module.clusapi = module.clusapi_def.lib_handle
+    module.ClusApiUtils.__new__ = staticmethod(_remember_computer)
+    _run_on_its_computer(module.ClusApiUtils, "open_cluster")
+
+
 def _change_kernel32(module):
     module.kernel32 = windows_stand_ins.Kernel32
 
@@ -206,16 +222,17 @@ def _change_baseutils(module):
     wmi.x_wmi, wmi.x_wmi_timed_out = exceptions.x_wmi, exceptions.x_wmi_timed_out
     module.wmi = wmi
     module.sys = types.SimpleNamespace(platform="win32")
-
-    def remember_computer(cls, *arguments, **keywords):
-        made = object.__new__(cls)
-        made._simulated_computer = current_host.computer_or_none()
-        return made
-    module.BaseUtils.__new__ = staticmethod(remember_computer)
+    module.BaseUtils.__new__ = staticmethod(_remember_computer)
     module.BaseUtilsVirt._os_version = _VersionOfTheComputer(
         lambda version: [int(part) for part in version.split(".")])
     _run_on_its_computer(module.BaseUtils, "_get_wmi_conn", "_get_wmi_obj")
     _run_on_its_computer(module.BaseUtilsVirt, "_get_wmi_obj", "_compat_conn", "_vs_man_svc")
+
+
+def _remember_computer(cls, *arguments, **keywords):
+    made = object.__new__(cls)
+    made._simulated_computer = current_host.computer_or_none()
+    return made
 
 
 class _VersionOfTheComputer:
@@ -269,6 +286,10 @@ class _HostUtilsOfTheComputer:
         if "hostutils" not in memory:
             memory["hostutils"] = sys.modules["os_win.utils.hostutils"].HostUtils()
         return getattr(memory["hostutils"], name)
+
+
+def _change_clusterutils(module):
+    module.sys = types.SimpleNamespace(platform="win32")
 
 
 def _change_utilsfactory(module):
@@ -329,6 +350,9 @@ def _change_tpool(module):
 _CHANGES = {
     "os_win._utils": _change_os_win_utils,
     "os_win.utils.winapi.libs": _change_libs,
+    "os_win.utils.winapi.libs.clusapi": _change_clusapi,
+    "os_win.utils.compute._clusapi_utils": _change_clusapi_utils,
+    "os_win.utils.compute.clusterutils": _change_clusterutils,
     "os_win.utils.hostutils": _change_hostutils,
     "os_win.utils.pathutils": _change_kernel32,
     "os_win.utils.win32utils": _change_kernel32,

@@ -9,6 +9,10 @@ import os
 import shutil
 import time
 
+from tests.hyperv import native
+
+_ERROR_FILE_EXISTS = 80
+
 _TRAILER = b"\nSIMULATED-DISK "
 _FOOTER = 512
 _VHD_COOKIE, _VHDX_SIGNATURE = b"conectix", b"vhdxfile"
@@ -111,24 +115,16 @@ class MetricsUtils:
         pass
 
 
-class ClusterUtils:
-    """In the place of os_win.utils.compute.clusterutils.ClusterUtils: a cluster of one."""
-
-    def __init__(self, host="."):
-        self._host = host
-
-    def get_vm_host(self, vm_name):
-        raise NotImplementedError("failover clusters are not simulated")
-
-
 class Kernel32:
     """The functions of kernel32.dll that os-win calls in a driver's ordinary life."""
 
     _started = time.monotonic()
+    _last_errors = {}  # {native thread: number}
 
-    @staticmethod
-    def CopyFileW(source, target, fail_if_exists):  # noqa: N802
+    @classmethod
+    def CopyFileW(cls, source, target, fail_if_exists):  # noqa: N802
         if fail_if_exists.value and os.path.exists(target.value):
+            cls.SetLastError(_ERROR_FILE_EXISTS)
             return 0
         shutil.copyfile(source.value, target.value)
         return 1
@@ -141,13 +137,13 @@ class Kernel32:
     def IsProcessorFeaturePresent(feature):  # noqa: N802
         return 0
 
-    @staticmethod
-    def GetLastError():  # noqa: N802
-        return 80  # ERROR_FILE_EXISTS: the only failure there is here
+    @classmethod
+    def GetLastError(cls):  # noqa: N802
+        return cls._last_errors.get(_native_thread(), 0)
 
-    @staticmethod
-    def SetLastError(number):  # noqa: N802
-        return None
+    @classmethod
+    def SetLastError(cls, number):  # noqa: N802
+        cls._last_errors[_native_thread()] = number
 
     @staticmethod
     def FormatMessageA(*arguments):  # noqa: N802
@@ -160,6 +156,10 @@ class Kernel32:
     @staticmethod
     def CloseHandle(handle):  # noqa: N802
         return 1
+
+
+def _native_thread():
+    return native.module("threading").get_ident()
 
 
 def _read(path):

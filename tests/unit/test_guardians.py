@@ -130,29 +130,3 @@ def test_what_wmi_refuses_is_our_error(simulated):
         with pytest.raises(errors.HostGuardianError, match="x_wmi|namespace|Namespace"):
             call()
     assert not report(client).guarded
-
-
-class Placement:
-    """What is used of Nova's ProviderTree."""
-
-    def __init__(self, *traits):
-        self.traits = set(traits)
-
-    def add_traits(self, node_name, *traits):
-        self.traits |= set(traits)
-
-    def remove_traits(self, node_name, *traits):
-        self.traits -= set(traits)
-
-
-@pytest.mark.parametrize(("guarded", "thumbprint", "expected"), [
-    (True, "00", True), (False, "00", False), (True, None, False), (False, None, False)])
-@pytest.mark.parametrize("before", [
-    (), ("CUSTOM_HYPERV_VTPM", "CUSTOM_HYPERV_GUARDED_HOST")])
-def test_traits_follow_the_report(before, guarded, thumbprint, expected):
-    placement = Placement("CUSTOM_OF_THE_OPERATOR", *before)
-    importlib.import_module("vtpm_compute.host_report").update_traits(
-        placement, HOST, policy.HostReport(guarded=guarded, fabric_thumbprint=thumbprint))
-    assert placement.traits - {"CUSTOM_OF_THE_OPERATOR"} == (
-        {"CUSTOM_HYPERV_VTPM", "CUSTOM_HYPERV_GUARDED_HOST"} if expected else set())
-    assert "CUSTOM_OF_THE_OPERATOR" in placement.traits

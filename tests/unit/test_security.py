@@ -7,15 +7,14 @@ import pytest
 from tests.hyperv import fabric, guardian, key_protector, windows
 from vtpm_compute import errors
 
-HOST, OLD_HOST, FABRIC = "HV1", "HV-OLD", "east"
+HOST, FABRIC = "HV1", "east"
 GENERATION_1, GENERATION_2 = 1, 2
 OFF, RUNNING = 3, 2
 
 
 @pytest.fixture(scope="module")
 def simulated():
-    return fabric.Fabric({"fabrics": [FABRIC], "hosts": [
-        {"name": HOST, "fabric": FABRIC}, {"name": OLD_HOST, "version": "6.3.9600"}]})
+    return fabric.Fabric({"fabrics": [FABRIC], "hosts": [{"name": HOST, "fabric": FABRIC}]})
 
 
 @pytest.fixture(scope="module")
@@ -152,15 +151,3 @@ def test_generation_1_is_refused(service, vmutils, tmp_path):
 def test_a_machine_that_is_not_there_is_our_error(service):
     with pytest.raises(errors.AttachError, match="VM not found: nobody"):
         service.read("nobody")
-
-
-def test_a_host_without_virtual_tpms_is_our_error(simulated, protector, tmp_path):
-    windows.install(simulated, OLD_HOST)
-    vmutils = importlib.import_module("os_win.utilsfactory").get_vmutils()
-    vmutils.create_vm(tmp_path.name, False, GENERATION_2, str(tmp_path), [])
-    service = importlib.import_module("vtpm_compute.security").SecurityService(vmutils)
-    for call in (service.read, service.read_key_protector,
-                 lambda name: service.set_key_protector(name, protector),
-                 lambda name: service.enable_vtpm(name, shielded=False)):
-        with pytest.raises(errors.AttachError):
-            call(tmp_path.name)
