@@ -274,9 +274,15 @@ class VtpmDriverTest(nova_base.NovaTestCase):
     def notification_of(self, server):
         """Why the last action failed, as the API tells it."""
         action = self.api.get_instance_actions(server["id"])[0]
-        events = self.api.api_get("/servers/%s/os-instance-actions/%s" % (
-            server["id"], action["request_id"])).body["instanceAction"]["events"]
-        return " ".join(event.get("details") or "" for event in events)
+        deadline = time.monotonic() + 30
+        while True:
+            events = self.api.api_get("/servers/%s/os-instance-actions/%s" % (
+                server["id"], action["request_id"])).body["instanceAction"]["events"]
+            # nova-compute ends its event after it has put the server's state back.
+            if events and all(event["finish_time"] for event in events):
+                return " ".join(event.get("details") or "" for event in events)
+            self.assertLess(time.monotonic(), deadline, events)
+            time.sleep(0.1)
 
     def test_secure_boot_that_compute_hyperv_refuses(self):
         """Whatever compute-hyperv finds wrong is the server's fault, not a vain retry."""

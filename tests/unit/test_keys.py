@@ -170,6 +170,19 @@ def test_an_operation_without_a_user(key_manager):
     assert key_manager.requests == []
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+def test_the_token_of_the_service_goes_along_where_it_is_wanted(key_manager, wanted):
+    config = configuration()
+    config.register_opts(loading.get_auth_plugin_conf_options("admin_token"), "service_user")
+    for name, value in (("auth_type", "admin_token"), ("token", "novas-token"),
+                        ("endpoint", key_manager.url), ("send_service_user_token", wanted)):
+        config.set_override(name, value, "service_user")
+    assert keys.KeySource(config).fetch(Context(key_manager.url), [reference()]) == [SECRET]
+    ((_, headers),) = key_manager.requests
+    assert headers["X-Auth-Token"] == TOKEN
+    assert headers.get("X-Service-Token") == ("novas-token" if wanted else None)
+
+
 def test_passing_trouble_is_tried_again(key_manager):
     key_manager.status = 503
     failure(key_manager.url, status_code_retries=1)
