@@ -148,4 +148,19 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
     ("cluster-offline-saves",
      "Taking a group offline saves its VM, at once.",
      "Saving is the default of the resource's offline action; how long it takes is not simulated."),
+    ("provisioning-files",
+     "PDK and FSK files are JSON; a PDK's answer file is sealed with a key derived from the "
+     "transport key of its protector.",
+     "Documented is what they hold and that a PDK is encrypted; not the format. A file made here "
+     "is not one for Windows, nor the other way round."),
+    ("provisioning-job",
+     "ProvisionMachine returns 0 with its job embedded; it refuses missing files, a VM that was "
+     "started before and one without virtual TPM with WMI errors.",
+     "The return values are not documented. A caller such as os-win, which takes the job for a "
+     "path, could not wait for it with 4096."),
+    ("provisioning-at-boot",
+     "The first start of the VM completes the provisioning at once, if its key protector opens "
+     "the shielding data; else the job fails and the VM runs.",
+     "Documented is that the job waits for the boot. The guest that does the work is not "
+     "simulated."),
 ))

@@ -495,6 +495,38 @@ AREAS["Failover cluster"] = _rows(
 )
 
 AREAS["Provisioning of shielded virtual machines"] = _rows(
+    ("A host with FabricShieldedTools has the namespace root/msps; one without it has not.",
+     "os-win, `vmutils10.py <https://opendev.org/openstack/os-win>`__",
+     "tests/unit/hyperv/test_provisioning.py::test_without_the_feature_there_is_no_namespace"),
+    ("A shielding data file shows its key protector and policy, not what is sealed in it.",
+     'Microsoft Learn, "Msps_PDK class"',
+     "tests/unit/hyperv/test_provisioning.py::test_what_a_pdk_and_an_fsk_show"),
+    ("A specialization data file holds pairs of placeholders and values; only such a file "
+     "can be written.",
+     'Microsoft Learn, "Msps_FSK class", "SerializeToFile method"',
+     "tests/unit/hyperv/test_provisioning.py::test_files_that_are_refused"),
+    ("Both are files of the simulation's own format.",
+     "assumed: provisioning-files",
+     "tests/unit/hyperv/test_provisioning.py::test_files_that_are_refused"),
+    ("os-win's add_vtpm and provision_vm give a VM the data's protector and policy, and a "
+     "provisioning job that waits for its boot.",
+     'Microsoft Learn, "Msps_ProvisioningJob class"',
+     "tests/unit/hyperv/test_provisioning.py::test_os_wins_flow"),
+    ("ProvisionMachine refuses a VM that has been started, one without virtual TPM, and "
+     "files that are missing or not what they should be.",
+     "assumed: provisioning-job",
+     "tests/unit/hyperv/test_provisioning.py::test_provisioning_that_is_refused"),
+    ("The first start opens the shielding data with the protector's transport key, fills "
+     "in the answer file and puts the disk's key into the TPM.",
+     "assumed: provisioning-at-boot",
+     "tests/unit/hyperv/test_provisioning.py::test_os_wins_flow"),
+    ("Shielding data sealed for another protector fails the job.",
+     "assumed: provisioning-at-boot",
+     "tests/unit/hyperv/test_provisioning.py::test_shielding_data_of_another_protector"),
+    ("On a host that is not guarded, or with data for another fabric, the VM does not "
+     "start and the job goes on waiting.",
+     'Microsoft Learn, "Troubleshoot guarded hosts"',
+     "tests/unit/hyperv/test_provisioning.py::test_a_host_that_is_not_guarded"),
 )
 
 _SEVERAL = "tests/unit/hyperv/test_several_hosts.py::"

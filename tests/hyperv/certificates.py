@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import NameOID
 
+from tests.hyperv import cim
+
 SHIELDED, PERSONAL, ROOT, INTERMEDIATE = "Shielded VM Local Certificates", "My", "Root", "CA"
 SIGNING, ENCRYPTION, AUTHORITY = "signing", "encryption", "authority"
 TEN_YEARS = datetime.timedelta(days=3653)
@@ -36,6 +38,11 @@ class Refused(Exception):
     def __init__(self, hresult, words):
         super().__init__("%s (0x%08X)" % (words, hresult))
         self.hresult = hresult
+
+    def as_wmi_error(self):
+        """What a WMI caller sees of it [assumption static-faults]."""
+        return cim.Error({"mi_result": cim.RESULTS["FAILED"][0], "error_code": self.hresult,
+                          "message": str(self)})
 
 
 def file_not_found():

@@ -29,11 +29,12 @@ class Fabric:
 
     :param config: {"fabrics": [name], "hosts": [{"name", "version", "fabric", "guarded",
         "attestation_status", "guardians", "processors", "memory_mb", "address", "live_migration",
-        "live_migration_addresses"}], "storage", "clusters"}; of a host, only the name is needed.
-        ``fabric`` names the HGS it belongs to, ``guardians`` further fabrics whose public
-        guardians are in its store, ``guarded`` false lets attestation fail. ``live_migration``
-        true enables it; ``live_migration_addresses`` are where the host listens for it: its
-        address, if left out. ``storage``: the template of
+        "live_migration_addresses", "shielded_vm_tools"}], "storage", "clusters"}; of a host, only
+        the name is needed. ``fabric`` names the HGS it belongs to, ``guardians`` further fabrics
+        whose public guardians are in its store, ``guarded`` false lets attestation fail.
+        ``live_migration`` true enables it; ``live_migration_addresses`` are where the host
+        listens for it: its address, if left out. ``shielded_vm_tools`` true: FabricShieldedTools
+        is installed, which brings root/msps. ``storage``: the template of
         :class:`tests.hyperv.storage.Storage`. ``clusters``: [{"name", "nodes"}], see
         :meth:`add_cluster`.
     :ivar clock: the :class:`tests.hyperv.clock.Clock` of all its parts
@@ -55,7 +56,8 @@ class Fabric:
 
     def add_host(self, name, version=host.SERVER_2019, fabric=None, guarded=True,
                  attestation_status=None, guardians=(), processors=8, memory_mb=32768,
-                 address=None, live_migration=False, live_migration_addresses=None):
+                 address=None, live_migration=False, live_migration_addresses=None,
+                 shielded_vm_tools=False):
         """Add a host, or put a new one in the place of that with the same name.
 
         Parameters: see the class.
@@ -73,7 +75,8 @@ class Fabric:
             self._fabrics[fabric].attestation.authorised.add(name.lower())
         added = host.Host(name, version, self._fabrics[fabric] if fabric else None,
                           attestation_status, processors, memory_mb, self.clock, self.find_host,
-                          live_migration, live_migration_addresses, self.storage)
+                          live_migration, live_migration_addresses, self.storage,
+                          shielded_vm_tools)
         for other in guardians:
             if other != fabric:
                 added.hgs_client.add(self._fabrics[other].guardian)
@@ -342,6 +345,17 @@ class Fabric:
     def remove_guardian(self, host_name, name):
         """Take a guardian out of a host's store, behind the back of every driver."""
         self.host(host_name).hgs_client.remove(name)
+
+    @_locked
+    def provisioning(self, host_name, vm_name):
+        """The provisioning of a shielded VM: {"job_state" (3 waits for its boot, 7 done, 10
+        failed), "job_status", "answer_file" (the specialised text, or None)}.
+
+        :raises KeyError: no such VM, or it was never asked for
+        """
+        on = self.host(host_name)
+        state, status, text = on.provisioning.state(on.management.machine_named(vm_name))
+        return {"job_state": state, "job_status": status, "answer_file": text}
 
     @_locked
     def certificates(self, host_name):

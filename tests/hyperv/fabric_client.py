@@ -77,6 +77,9 @@ class FabricClient:
     def remove_guardian(self, host_name, name):
         return self._call("remove_guardian", host_name, name)
 
+    def provisioning(self, host_name, vm_name):
+        return self._call("provisioning", host_name, vm_name)
+
     def certificates(self, host_name):
         return self._call("certificates", host_name)
 

@@ -26,8 +26,7 @@ def _windows_words(method):
         try:
             return method(*arguments, **keywords)
         except certificates.Refused as refused:
-            raise cim.Error({"mi_result": cim.RESULTS["FAILED"][0],
-                             "error_code": refused.hresult, "message": str(refused)}) from None
+            raise refused.as_wmi_error() from None
         except (InvalidMetadata, key_protector.InvalidProtector, ValueError) as fault:
             raise cim.error("INVALID_PARAMETER", str(fault)) from None
     return call

@@ -3,6 +3,7 @@ from tests.hyperv import faults, inventory, jobs, schema
 from tests.hyperv.hgs_client import HgsClient
 from tests.hyperv.live_migration import LiveMigration
 from tests.hyperv.power import Power
+from tests.hyperv.provisioning import MSPS, Provisioning
 from tests.hyperv.repository import Repository
 from tests.hyperv.security_service import SecurityService
 from tests.hyperv.virtual_machine import OFF
@@ -26,11 +27,12 @@ class Host:
     :param live_migration: whether live migration is enabled; Windows comes with it disabled
     :param live_migration_addresses: MigrationServiceListenerIPAddressList
     :param storage: the hosts' disks, a :class:`tests.hyperv.storage.Storage`; None: all share all
+    :param shielded_vm_tools: whether the feature FabricShieldedTools is installed (root/msps)
     """
 
     def __init__(self, name, windows_version=SERVER_2019, fabric=None, attestation_status=100,
                  processors=8, memory_mb=32768, clock=None, find_host=None, live_migration=False,
-                 live_migration_addresses=(), storage=None):
+                 live_migration_addresses=(), storage=None, shielded_vm_tools=False):
         self.name, self.windows_version, self.memory_mb = name, windows_version, memory_mb
         self.find_host, self._storage = find_host, storage
         self.is_down = False
@@ -45,6 +47,10 @@ class Host:
             self.hgs_client = HgsClient(self.repository, fabric, attestation_status)
             SecurityService(self.repository, job_factory, self.management)
         self.power = Power(self.repository, job_factory, self.management, self.hgs_client)
+        if version >= (10, 0) and shielded_vm_tools:
+            self.repository.add_namespace(MSPS)
+            self.provisioning = self.power.provisioning = Provisioning(
+                self.repository, self.management)
         self.live_migration = LiveMigration(
             self, job_factory, live_migration, live_migration_addresses)
 

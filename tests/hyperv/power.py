@@ -62,6 +62,8 @@ class Power:
     def __init__(self, repository, job_factory, machines, hgs_client):
         self._repository, self._jobs, self._machines = repository, job_factory, machines
         self._hgs_client = hgs_client
+        # The host's tests.hyperv.provisioning.Provisioning, where it has one.
+        self.provisioning = None
         repository.provide(V2, "CIM_EnabledLogicalElement", {"RequestStateChange": self._request})
         job_factory.check_first("CIM_EnabledLogicalElement", {
             "RequestStateChange": (self._check, self._begin)})
@@ -143,6 +145,8 @@ class Power:
         if not secrets:
             # What a real TPM has from its making: a seed that is its identity.
             secrets = {"endorsement seed": os.urandom(16)}
+        if self.provisioning is not None:
+            secrets.update(self.provisioning.boot(machine, ingress))
         guest_state.write(machine.guest_state_file, egress, secrets)
         machine.key_protector = machine.last_known_good = rolled
         machine.tpm = Tpm(machine.guest_state_file, egress, secrets)

@@ -26,6 +26,7 @@ _FOLDER = pathlib.Path(__file__).parent / "schema"
 _NAMESPACES = {
     "root/virtualization/v2": ("root_virtualization_v2.txt", (6, 2)),
     "root/microsoft/windows/hgs": ("root_microsoft_windows_hgs.txt", (10, 0)),
+    "root/msps": ("root_msps.txt", (10, 0)),
     "root/cimv2": ("root_cimv2.txt", (6, 2)),
     "root/standardcimv2": ("root_standardcimv2.txt", (6, 2)),
     "root/microsoft/windows/storage": ("root_microsoft_windows_storage.txt", (6, 2)),
@@ -37,7 +38,7 @@ _NAMESPACES = {
 }
 
 # Those that come with a role of Windows which not every host has.
-OF_ROLES = frozenset({"root/mscluster"})
+OF_ROLES = frozenset({"root/mscluster", "root/msps"})
 
 
 def version_tuple(text):
