@@ -35,7 +35,7 @@ class HyperVTestCase(nova_base.NovaTestCase):
     :cvar LEAVES_FOLDERS: whether the driver leaves empty folders of servers behind
     """
 
-    HOSTS = ({"name": "HV1"}, {"name": "HV2"})
+    HOSTS = tuple({"name": name, "live_migration": True} for name in ("HV1", "HV2"))
     LEAVES_FOLDERS = False
     FABRICS = ()
 
@@ -112,7 +112,7 @@ class HyperVTestCase(nova_base.NovaTestCase):
             api_client.OpenStackApiNotFoundException, self.api.get_server, server["id"]))
 
     def _soon(self, assertion):
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             try:
                 return assertion()

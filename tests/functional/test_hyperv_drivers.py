@@ -3,6 +3,8 @@
 # Patches nova first.
 from tests.functional import hyperv_base  # isort: skip
 
+import os
+
 import pytest
 
 RUNNING, OFF, SAVED, PAUSED = 2, 3, 6, 9
@@ -103,6 +105,55 @@ class _DriverOperations:
         self.api.post_server_action(server["id"], {"unrescue": None})
         self._wait_for_state_change(server, "ACTIVE")
         self.assertEqual(before["id"], self.machine(server)["id"])
+        self._delete_server(server)
+        self.assert_nothing_left()
+
+    def test_live_migration_with_the_disks(self):
+        server = self.boot_on(hyperv_base.GENERATION_2)
+        before, files = self.machine(server), self.files("HV1")
+        self.assertTrue([name for name in files if name.endswith("root.vhdx")])
+        server = self._live_migrate(server)
+        self.assertEqual("HV2", self.host_of(server))
+        after = self.machine(server)
+        self.assertEqual((before["id"], RUNNING), (after["id"], after["state"]))
+        self.assertEqual([], self.files("HV1"))
+        self.assertEqual(files, self.files("HV2"))
+        # And back, into the folder it came from.
+        server = self._live_migrate(server)
+        self.assertEqual("HV1", self.host_of(server))
+        self.assertEqual(before, self.machine(server))
+        self._reboot_server(server, hard=True)
+        self._delete_server(server)
+        self.assert_nothing_left()
+
+    def test_live_migration_on_shared_storage(self):
+        shared = os.path.join(self.disks, "shared")
+        self.flags(instances_path=shared)
+        os.mkdir(shared)
+        server = self.boot_on(hyperv_base.GENERATION_2)
+        before = self.machine(server)
+        folder = os.path.join(shared, before["name"])
+        disk = os.path.join(folder, "root.vhdx")
+        number = os.stat(disk).st_ino
+        server = self._live_migrate(server)
+        self.assertEqual("HV2", self.host_of(server))
+        self.assertEqual(before, self.machine(server))
+        self.assertEqual(number, os.stat(disk).st_ino)
+        self._delete_server(server)
+        self.assertFalse(os.path.exists(folder))
+        self.assertEqual([[], []], [self.machines("HV1"), self.machines("HV2")])
+
+    def test_a_live_migration_that_fails_leaves_the_server_where_it_was(self):
+        server = self.boot_on(hyperv_base.GENERATION_2)
+        before, files = self.machine(server), self.files("HV1")
+        self.simulated.add_fault(
+            "HV1", "*.MigrateVirtualSystemToHost", job_error=("The network was lost.", 32768))
+        server = self._live_migrate(server, migration_expected_state="failed")
+        self.assertEqual(1, len(self.simulated.calls("HV1", "*.MigrateVirtualSystemToHost")))
+        self.assertEqual("HV1", self.host_of(server))
+        self.assertEqual(before, self.machine(server))
+        self.assertEqual(files, self.files("HV1"))
+        self.assertEqual([], self.files("HV2"))
         self._delete_server(server)
         self.assert_nothing_left()
 
