@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import json
 import threading
 
 SECRET = b"\x00\x00 the key protector \xff" * 10
@@ -15,7 +16,9 @@ class KeyManager(http.server.ThreadingHTTPServer):
     """Answers every request as a test sets.
 
     ``status``, ``headers``, ``content_type`` and ``body`` are those of every answer; ``payloads``
-    has other bodies, by the id of the secret. ``requests`` are those that came: (path, headers).
+    has other bodies, by the id of the secret. ``containers`` has the ids of the secrets in a
+    container by their names, by the id of the container. ``requests`` are those that came: (path,
+    headers).
     """
 
     daemon_threads = True
@@ -23,7 +26,7 @@ class KeyManager(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.status, self.headers, self.body, self.requests = 200, {}, SECRET, []
-        self.payloads = {}
+        self.payloads, self.containers = {}, {}
         self.content_type = "application/octet-stream"
 
     @property
@@ -35,14 +38,35 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
+        if "/containers/" in self.path:
+            self._answer_container(self.path.split("/containers/")[1].split("/")[0])
+            return
         if "/secrets/" not in self.path:
             self._answer(200, {}, "application/json", VERSIONS.replace(
                 "URL", self.server.url).encode())
             return
         self.server.requests.append((self.path, dict(self.headers)))
         identifier = self.path.split("/secrets/")[1].split("/")[0]
+        if self.path.endswith("/secrets/" + identifier):
+            self._answer_json({"content_types": {"default": self.server.content_type}})
+            return
         self._answer(self.server.status, self.server.headers, self.server.content_type,
                      self.server.payloads.get(identifier, self.server.body))
+
+    def _answer_container(self, identifier):
+        secrets = self.server.containers.get(identifier)
+        if secrets is None:
+            self._answer_json({"title": "Not Found"}, 404)
+            return
+        url = self.server.url
+        self._answer_json({
+            "type": "generic", "name": "container", "status": "ACTIVE",
+            "container_ref": "%s/v1/containers/%s" % (url, identifier),
+            "secret_refs": [{"name": name, "secret_ref": "%s/v1/secrets/%s" % (url, secret)}
+                            for name, secret in secrets.items()]})
+
+    def _answer_json(self, value, status=200):
+        self._answer(status, {}, "application/json", json.dumps(value).encode())
 
     def _answer(self, status, headers, content_type, body):
         self.send_response(status)

@@ -495,6 +495,11 @@ AREAS["Failover cluster"] = _rows(
 )
 
 AREAS["Provisioning of shielded virtual machines"] = _rows(
+    ("compute-hyperv boots servers with os_vtpm and os_shielded_vm from shielding data in a key "
+     "manager.",
+     "compute-hyperv, compute_hyperv/nova/vmops.py and pdk.py",
+     "tests/functional/test_shielded_provisioning.py::ShieldedProvisioningTest::"
+     "test_a_server_with_a_vtpm"),
     ("A host with FabricShieldedTools has the namespace root/msps; one without it has not.",
      "os-win, `vmutils10.py <https://opendev.org/openstack/os-win>`__",
      "tests/unit/hyperv/test_provisioning.py::test_without_the_feature_there_is_no_namespace"),
