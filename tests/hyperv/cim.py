@@ -118,7 +118,17 @@ class CimType:
             return _convert(value, self.kind)
         if not isinstance(value, (list, tuple)):
             raise TypeError("an array of %s expected, not %s" % (self.kind, type(value).__name__))
+        if self.kind == "uint8" and set(map(type, value)) == {int}:
+            return _bytes_tuple(value)
         return tuple(_convert_item(item, self.kind) for item in value)
+
+
+def _bytes_tuple(numbers):
+    """The items of a uint8 array of integers alone; protectors and certificates are long ones."""
+    try:
+        return tuple(bytes(numbers))
+    except ValueError:
+        raise client_error("TYPE_MISMATCH", "a number is out of the range of uint8") from None
 
 
 def _convert_item(value, kind):
