@@ -177,28 +177,29 @@ MUTATIONS = (
         "        if not payload:\n",
         '        LOG.debug("Key %s: %r", key.secret_id, payload)\n'
         "        if not payload:\n",
-        (_KEYS + "test_nothing_of_the_answer_is_logged",)),
+        (_KEYS + "TestLog::test_nothing_secret_is_logged",)),
     Mutation(
         "key read as text",
         "keystoneauth writes text into the debug log, and bytes that are no text are damaged.",
         "keys.py",
         '_OCTETS = "application/octet-stream"',
         '_OCTETS = "text/plain"',
-        (_KEYS + "test_one_request_a_key_in_order",)),
+        (_KEYS + "TestRequests::test_one_request_a_key_in_order",)),
     Mutation(
         "redirect followed",
         "The user's token goes wherever an answer points.",
-        "keys.py",
-        "        session.redirect = False\n",
-        "",
-        (_KEYS + "test_redirects_do_not_take_the_token_away",)),
+        "timed_transport.py",
+        '            response.headers.pop("Location", None)\n            response.close()\n',
+        '            response = requests.Session().get(\n'
+        '                response.headers.get("Location", request.url), headers=request.headers)\n',
+        (_KEYS + "TestFailures::test_redirects_do_not_take_the_token_away",)),
     Mutation(
         "size in another unit",
         "A secret a thousand times the limit is taken into nova-compute's memory.",
         "keys.py",
-        "        if len(payload) > limit:\n",
-        "        if len(payload) // 1024 > limit:\n",
-        (_KEYS + "test_too_large",)),
+        "    while len(body) <= most:\n        piece = raw.read(most + 1 - len(body)",
+        "    while len(body) // 1024 <= most:\n        piece = raw.read(most * 1024",
+        (_KEYS + "TestFailures::test_names_the_key_and_the_remedy",)),
     Mutation(
         "attestation read once",
         "A host attests every eight hours: one that lost it still gets servers that cannot start.",

@@ -6,8 +6,10 @@ import json
 import threading
 
 SECRET = b"\x00\x00 the key protector \xff" * 10
+# Who stored every secret.
+CREATOR = "the-creators-id"
 
-# What Barbican answers to the client's discovery.
+# What Barbican answers to its client's discovery.
 VERSIONS = '''{"versions": [{"id": "v1", "status": "CURRENT", "min_version": "1.0",
   "max_version": "1.1", "links": [{"rel": "self", "href": "URL/v1/"}]}]}'''
 
@@ -15,43 +17,82 @@ VERSIONS = '''{"versions": [{"id": "v1", "status": "CURRENT", "min_version": "1.
 class KeyManager(http.server.ThreadingHTTPServer):
     """Answers every request as a test sets.
 
-    ``status``, ``headers``, ``content_type`` and ``body`` are those of every answer; ``payloads``
-    has other bodies, by the id of the secret. ``containers`` has the ids of the secrets in a
-    container by their names, by the id of the container. ``requests`` are those that came: (path,
-    headers).
+    ``status``, ``headers``, ``content_type`` and ``body`` are those of every payload;
+    ``payloads`` has other bodies, by the id of the secret, and ``metadata`` is what describes every
+    secret. ``containers`` has the ids of the secrets in a container by their names, by the id of the
+    container. ``script`` is called with the handler instead of an answer to a request for a
+    payload: it writes what it likes to ``handler.wfile``, and the connection is closed.
+
+    ``requests`` are those for secrets that came: (path, headers); ``others`` the paths of all
+    others, and ``connections`` counts the connections.
     """
 
     daemon_threads = True
+    # Six at once, tried again.
+    request_queue_size = 64
 
-    def __init__(self):
+    def __init__(self, tls=None):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.status, self.headers, self.body, self.requests = 200, {}, SECRET, []
-        self.payloads, self.containers = {}, {}
+        self.payloads, self.containers, self.others = {}, {}, []
         self.content_type = "application/octet-stream"
+        self.metadata = {"creator_id": CREATOR, "content_types": {"default": self.content_type}}
+        self.script = None
+        self.connections = 0
+        # Seconds that each answer takes.
+        self.delay = 0
+        # Set at the end: what waits is to stop.
+        self.stopping = threading.Event()
+        self._scheme = "http"
+        if tls is not None:
+            self._scheme = "https"
+            self.socket = tls.wrap_socket(self.socket, server_side=True,
+                                          do_handshake_on_connect=False)
 
     @property
     def url(self):
-        return "http://127.0.0.1:%d" % self.server_address[1]
+        return "%s://127.0.0.1:%d" % (self._scheme, self.server_address[1])
+
+    def get_request(self):
+        self.connections += 1
+        return super().get_request()
+
+    def handle_error(self, *_):
+        """Clients that go away are what many tests are about."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # As Barbican's servers send: header and body of a small answer leave together.
+    wbufsize = -1
 
     def do_GET(self):
-        if "/containers/" in self.path:
-            self._answer_container(self.path.split("/containers/")[1].split("/")[0])
-            return
+        server = self.server
+        server.stopping.wait(server.delay)
         if "/secrets/" not in self.path:
-            self._answer(200, {}, "application/json", VERSIONS.replace(
-                "URL", self.server.url).encode())
+            server.others.append(self.path)
+            if "/containers/" in self.path:
+                self._answer_container(self.path.split("/containers/")[1].split("/")[0])
+            else:
+                self._answer(200, {}, "application/json",
+                             VERSIONS.replace("URL", server.url).encode())
             return
-        self.server.requests.append((self.path, dict(self.headers)))
-        identifier = self.path.split("/secrets/")[1].split("/")[0]
-        if self.path.endswith("/secrets/" + identifier):
-            self._answer_json({"content_types": {"default": self.server.content_type}})
-            return
-        self._answer(self.server.status, self.server.headers, self.server.content_type,
-                     self.server.payloads.get(identifier, self.server.body))
+        server.requests.append((self.path, dict(self.headers)))
+        identifier, _, rest = self.path.split("/secrets/")[1].partition("/")
+        if not rest:
+            self._answer_json(server.metadata)
+        elif server.script is not None:
+            self.close_connection = True
+            server.script(self)
+        else:
+            self._answer(server.status, server.headers, server.content_type,
+                         server.payloads.get(identifier, server.body))
+
+    def do_POST(self):
+        """Nobody can log in here: it is no Keystone."""
+        self.server.others.append(self.path)
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer_json({"error": {"message": "m", "code": 401}}, 401)
 
     def _answer_container(self, identifier):
         secrets = self.server.containers.get(identifier)
@@ -82,15 +123,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def running():
-    """A KeyManager that answers while this lasts."""
-    server = KeyManager()
+def running(tls=None):
+    """A KeyManager that answers while this lasts; with an ``ssl.SSLContext`` over TLS."""
+    server = KeyManager(tls)
     # Seconds between looks at whether to end.
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield server
     finally:
+        server.stopping.set()
         server.shutdown()
         server.server_close()
         thread.join()

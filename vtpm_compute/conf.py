@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 
 from keystoneauth1 import loading
-from oslo_config import cfg
+from oslo_config import cfg, types
 
 SECTION = "vtpm_compute"
+AUTH_USER, AUTH_SERVICE = "user", "service"
 
 
 def _group() -> cfg.OptGroup:
@@ -35,30 +36,87 @@ Without it the host reports that it cannot run vTPMs.
     cfg.IntOpt(
         "max_key_bytes", default=65536, min=1024, max=1048576,
         help="""
-The most bytes that one secret may hold. Barbican's own default limit is 20000.
+The most bytes that one secret may hold; no more are read of it.
+
+Barbican's own default limit is 20000 (``max_allowed_secret_in_bytes``).
+"""),
+    cfg.IntOpt(
+        "max_parallel_requests", default=6, min=1, max=64,
+        help="""
+How many of a server's keys are read from the key manager at once. A server has at most six.
+"""),
+    cfg.IntOpt(
+        "fetch_timeout", default=120, min=1, max=3600,
+        help="""
+Seconds within which all keys of a server must have been read, with all retries.
+
+``timeout`` is for each wait on a connection: a key manager that sends a byte now and then would
+never reach it.
+"""),
+    cfg.StrOpt(
+        "auth", default=AUTH_USER, ignore_case=True,
+        choices=[(AUTH_USER, "the token of the user who asked for the server; beside it nova's "
+                             "service token, if [service_user] sends one"),
+                 (AUTH_SERVICE, "nova's own credentials, the auth_type and what belongs to it in "
+                                "this section")],
+        help="""
+With whose rights keys are read from the key manager. There is no falling back to the other.
+
+With ``user`` nobody gets a server made with a secret that they may not read themselves. A user's
+token that expires while the request waits still works where ``[service_user]`` has
+``send_service_user_token``.
+
+``service`` is for clouds in which nova reads a secret for its owner: who stored it lets its read
+ACL name nova's user (``openstack acl user add --user NOVA_USER_ID --operation-type read SECRET``).
+Whether the project has access does not matter. Such an ACL does not say for which tenant nova may
+read: any tenant who learns the secret's id could name it in an image. So nova-compute asks for the
+secret's description first, which makes two requests a key, and refuses a secret unless the very
+user who asked for the server stored it: the description has no project, and whether others of the
+project may use it cannot be told.
 """),
 ]
 
 # A request to the key manager never waits for ever, and passing trouble is tried again.
 _DEFAULTS = {"timeout": 30, "connect_retries": 2, "status_code_retries": 2,
              "service_type": "key-manager", "valid_interfaces": ["internal", "public"]}
+_LEAST = {"timeout": 1, "connect_retries": 0, "status_code_retries": 0}
+# There is one version of the key manager's API; load_adapter_from_conf_options wants these.
+_VERSIONS = [cfg.Opt(name, type=lambda _: None)
+             for name in ("version", "min_version", "max_version")]
+# The kinds of credentials that the sample file shows; keystoneauth loads any.
+_SHOWN_AUTH_TYPES = ("password", "v3applicationcredential")
 
 
 def _keystoneauth_options() -> list[cfg.Opt]:
-    options = list(itertools.chain(loading.get_session_conf_options(),
-                                   loading.get_adapter_conf_options(include_deprecated=False)))
+    unused = {option.dest for option in _VERSIONS}
+    options = [option for option in itertools.chain(
+        loading.get_session_conf_options(),
+        loading.get_adapter_conf_options(include_deprecated=False)) if option.dest not in unused]
     for option in options:
         if option.dest in _DEFAULTS:
             option.default = _DEFAULTS[option.dest]
+        if option.dest in _LEAST:
+            option.type = types.Integer(min=_LEAST[option.dest])
+    return options
+
+
+def _sample_of_auth_options() -> list[cfg.Opt]:
+    """What keystoneauth registers itself when it loads the credentials."""
+    options = list(loading.get_auth_common_conf_options())
+    for auth_type in _SHOWN_AUTH_TYPES:
+        known = {option.dest for option in options}
+        options += [option for option in loading.get_auth_plugin_conf_options(auth_type)
+                    if option.dest not in known]
     return options
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
     """Register the section with ``conf``; repeating it is harmless."""
     conf.register_group(_group())
-    conf.register_opts(OPTIONS + _keystoneauth_options(), group=SECTION)
+    conf.register_opts(OPTIONS + _keystoneauth_options() + _VERSIONS, group=SECTION)
+    loading.register_auth_conf_options(conf, SECTION)
 
 
 def list_opts() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
     """The options for ``oslo-config-generator`` (entry point ``oslo.config.opts``)."""
-    return [(_group(), OPTIONS + _keystoneauth_options())]
+    return [(_group(), OPTIONS + _keystoneauth_options() + _sample_of_auth_options())]

@@ -28,12 +28,15 @@ class KeyFetchError(VtpmError):
 
     :ivar reference: the reference as the user wrote it, or the secret's id where that is long.
     :ivar status: the HTTP status, where there was an answer; else None.
+    :ivar detail: what went wrong below, for the log; empty where the message says it all.
     """
 
-    def __init__(self, reference: str, problem: str, status: int | None = None) -> None:
+    def __init__(self, reference: str, problem: str, status: int | None = None,
+                 detail: str = "") -> None:
         super().__init__("vTPM key %s %s" % (reference, problem))
         self.reference = reference
         self.status = status
+        self.detail = detail
 
 
 class KeyProtectorError(VtpmError):

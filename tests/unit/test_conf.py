@@ -4,6 +4,7 @@ import io
 import pathlib
 
 import pytest
+from keystoneauth1 import loading
 from oslo_config import cfg, generator
 
 from vtpm_compute import conf as compute_conf
@@ -21,9 +22,13 @@ def test_options(module):
     ((group, options),) = module.list_opts()
     assert group.name == module.SECTION
     assert group.help
+    # keystoneauth registers these itself, when it knows which kind of credentials is used.
+    of_credentials = {option.dest for kind in ("password", "v3applicationcredential")
+                      for option in loading.get_auth_plugin_conf_options(kind)}
+    assert len({option.name for option in options}) == len(options)
     for option in options:
         assert option.help, option.name
-        getattr(config[module.SECTION], option.dest)
+        assert option.dest in of_credentials or option.dest in config[module.SECTION]
 
 
 def test_defaults():
@@ -32,19 +37,44 @@ def test_defaults():
     config([])
     section = config.vtpm_compute
     assert section.fabric_guardian is None
+    assert section.auth == "user"
+    assert section.max_parallel_requests == 6
+    assert section.fetch_timeout == 120
     assert section.timeout == 30
     assert section.connect_retries == section.status_code_retries == 2
     assert section.valid_interfaces == ["internal", "public"]
     assert section.service_type == "key-manager"
 
 
-def test_bounds():
+@pytest.mark.parametrize(("name", "good", "bad"), [
+    ("max_key_bytes", [1024, 20000], [0, -1, 1023, 2 ** 30]),
+    ("max_parallel_requests", [1, 6], [0, -1, 65]),
+    ("fetch_timeout", [1, 3600], [0, -1, 3601]),
+    ("timeout", [1, 600], [0, -1]),
+    ("connect_retries", [0, 5], [-1]),
+    ("status_code_retries", [0, 5], [-1]),
+    ("auth", ["user", "service", "SERVICE"], ["", "nova", "both"]),
+])
+def test_bounds(name, good, bad):
     config = cfg.ConfigOpts()
     compute_conf.register_opts(config)
     config([])
-    for value in (0, -1, 2 ** 30):
-        with pytest.raises(ValueError, match="max_key_bytes|Should be"):
-            config.set_override("max_key_bytes", value, "vtpm_compute")
+    for value in good:
+        config.set_override(name, value, "vtpm_compute")
+    for value in bad:
+        with pytest.raises(ValueError):
+            config.set_override(name, value, "vtpm_compute")
+
+
+def test_options_are_read_from_a_file(tmp_path):
+    (tmp_path / "nova.conf").write_text(
+        "[vtpm_compute]\nauth = service\nauth_type = password\nmax_parallel_requests = 2\n")
+    config = cfg.ConfigOpts()
+    compute_conf.register_opts(config)
+    config(["--config-file", str(tmp_path / "nova.conf")])
+    section = config.vtpm_compute
+    assert (section.auth, section.auth_type, section.max_parallel_requests) == (
+        "service", "password", 2)
 
 
 def test_sample_file():
@@ -55,5 +85,7 @@ def test_sample_file():
     generator.generate(config, sample)
     text = sample.getvalue()
     for line in ("[vtpm_scheduling]", "[vtpm_compute]", "#require_fabric_aggregate = true",
-                 "#fabric_guardian = <None>", "#timeout = 30"):
+                 "#fabric_guardian = <None>", "#timeout = 30", "#auth = user",
+                 "#max_parallel_requests = 6", "#auth_type = <None>", "#username = <None>",
+                 "#application_credential_secret = <None>"):
         assert line in text
