@@ -19,8 +19,8 @@ class KeyManager(http.server.ThreadingHTTPServer):
 
     ``status``, ``headers``, ``content_type`` and ``body`` are those of every payload;
     ``payloads`` has other bodies, by the id of the secret, and ``metadata`` is what describes every
-    secret. ``containers`` has the ids of the secrets in a container by their names, by the id of the
-    container. ``script`` is called with the handler instead of an answer to a request for a
+    secret. ``containers`` has the ids of the secrets in a container by their names, by the id of
+    the container. ``script`` is called with the handler instead of an answer to a request for a
     payload: it writes what it likes to ``handler.wfile``, and the connection is closed.
 
     ``requests`` are those for secrets that came: (path, headers); ``others`` the paths of all
