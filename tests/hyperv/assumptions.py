@@ -48,7 +48,8 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "ErrorCode is a uint16 and cannot hold one."),
     ("guest-state-place",
      "GuestStateDataRoot is ConfigurationDataRoot where it is not given; the file is "
-     "'Virtual Machines/<id>.vmgs'; a realized import has it in its new root.",
+     "'Virtual Machines/<id>.vmgs'; a realized import has it in its new root, unless it was found "
+     "where the definition says.",
      "The properties are documented, their defaults are not."),
     ("guest-state-form",
      "The guest state file is sealed whole with a key derived from the transport key.",
@@ -91,6 +92,38 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "move is refused, as it is where a file exists there.",
      "os-win and compute-hyperv copy DVD images and images before they migrate; the refusals are "
      "not documented."),
+    ("definition-form",
+     "A definition file is a digest and JSON; any damage is noticed.",
+     "The format of .vmcx is not public. Windows notices damage too; how well is not known."),
+    ("export-layout",
+     "An export is 'Virtual Machines', 'Snapshots' and 'Virtual Hard Disks' below the folder, the "
+     "guest state beside the definition; where the VM is there already it is refused.",
+     "Only CreateVmExportSubdirectory is documented; the folders are those that users see."),
+    ("planned-keeps-guest-state",
+     "A planned VM has the guest states that were found at the import; what it was imported from "
+     "may be gone when it is realized.",
+     "Windows has planned VMs' files in a folder of its own ('Planned Virtual Machines'); "
+     "compute-hyperv removes what it imported before it realizes."),
+    ("import-refusals",
+     "An import of a damaged definition, of a newer version or of an identifier that exists fails, "
+     "as does the realization without a disk, a snapshot or the guest state.",
+     "The return values are documented, what makes them and their words are not."),
+    ("guest-state-missing",
+     "A VM of Generation 2 neither starts nor is realized without its guest state file; it never "
+     "gets an empty TPM in its place.",
+     "Users report that such a VM does not start; the words are not recorded."),
+    ("roots-stay",
+     "ConfigurationDataRoot and GuestStateDataRoot of a realized VM cannot be changed.",
+     "Its files lie there; only migrations are documented to move them."),
+    ("snapshot-files",
+     "A snapshot's definition, run-time state and guest state lie in 'Snapshots' below "
+     "SnapshotDataRoot, its differencing disks beside the disks; a VM with physical disks gets no "
+     "snapshot; a removed VM's disks are merged.",
+     "Users see files so; only the methods are documented."),
+    ("snapshots-and-tpms",
+     "Applying a snapshot brings back the TPM of then and the key protector that opens it.",
+     "A snapshot is documented to hold all settings and state of its VM, the guest state is not "
+     "named."),
     ("certificates-as-der",
      "EncryptionCertificate and SigningCertificate of MSFT_HgsGuardian are the DER bytes.",
      "They are declared as uint8 arrays without a format."),

@@ -39,6 +39,22 @@ AREAS["WMI"] = _rows(
 )
 
 AREAS["Virtual machines"] = _rows(
+    ("Destroying a VM removes its definition and guest state; its disks stay.",
+     "Microsoft Learn, DestroySystem",
+     "tests/unit/hyperv/test_export_and_import.py::test_destroying_removes_the_guest_state"),
+    ("A running VM is not destroyed: invalid state.",
+     "Microsoft Learn, DestroySystem (Invalid state, 32775)",
+     "tests/unit/hyperv/test_export_and_import.py::test_a_running_vm_is_not_destroyed"),
+    ("Destroying a VM with snapshots merges its disks.",
+     "assumed: snapshot-files",
+     "tests/unit/hyperv/test_snapshots.py::test_destroying_a_vm_merges_its_disks"),
+    ("A VM of Generation 2 does not start without its guest state file.",
+     "assumed: guest-state-missing",
+     "tests/unit/hyperv/test_export_and_import.py::"
+     "test_a_vm_does_not_start_without_its_guest_state"),
+    ("The folders of a realized VM do not change by a setting.",
+     "assumed: roots-stay",
+     "tests/unit/hyperv/test_export_and_import.py::test_a_vms_files_do_not_move_by_a_setting"),
 )
 
 _JOBS = "tests/unit/hyperv/test_jobs.py::"
@@ -391,6 +407,108 @@ AREAS["Live migration"] = _rows(
 )
 
 AREAS["Snapshots, export and import"] = _rows(
+    ("A snapshot of a running VM keeps its definition and guest state and lets it go on with "
+     "differencing disks; removing it merges them.",
+     "Microsoft Learn, CIM_VirtualSystemSnapshotService; os-win, vmutils.py (take_vm_snapshot)",
+     "tests/unit/hyperv/test_snapshots.py::test_a_snapshot_is_taken_and_removed_while_the_vm_runs"),
+    ("A snapshot is setting data of its own, with the snapshot before it as its parent.",
+     "Microsoft Learn, Msvm_VirtualSystemSettingData (VirtualSystemType, Parent)",
+     "tests/unit/hyperv/test_snapshots.py::test_a_snapshot_has_the_settings_of_then"),
+    ("Applying a snapshot brings back disks, definition, TPM and key protector of then.",
+     "assumed: snapshots-and-tpms",
+     "tests/unit/hyperv/test_snapshots.py::test_going_back_brings_the_tpm_of_then"),
+    ("After that, the key protector from before it does not open the TPM.",
+     "assumed: snapshots-and-tpms",
+     "tests/unit/hyperv/test_snapshots.py::"
+     "test_the_protector_of_now_does_not_open_the_tpm_of_then"),
+    ("A running VM does not go back to a snapshot.",
+     "Microsoft Learn, CIM_VirtualSystemSnapshotService (Invalid State)",
+     "tests/unit/hyperv/test_snapshots.py::test_a_running_vm_does_not_go_back"),
+    ("Snapshots of disks alone, and of what is no snapshot, are refused.",
+     "Microsoft Learn, CIM_VirtualSystemSnapshotService (Invalid Type, Invalid Parameter)",
+     "tests/unit/hyperv/test_snapshots.py::test_refused_snapshots"),
+    ("Removing a snapshot amid others merges its disk only.",
+     "assumed: snapshot-files",
+     "tests/unit/hyperv/test_snapshots.py::test_a_chain_is_merged_from_the_middle"),
+    ("A disk that several branches share stays until the last of them goes.",
+     "assumed: snapshot-files",
+     "tests/unit/hyperv/test_snapshots.py::test_branches_keep_the_disk_they_share"),
+    ("A disk error leaves no snapshot.",
+     "assumed: snapshot-files",
+     "tests/unit/hyperv/test_snapshots.py::test_a_disk_error_leaves_no_snapshot"),
+    ("A VM's snapshots go with it in a live migration.",
+     "assumed: snapshot-files",
+     "tests/unit/hyperv/test_snapshots.py::test_snapshots_go_with_a_live_migration"),
+    ("An export with storage holds all that a VM is: definition, guest state, disks with their "
+     "parents.",
+     "Microsoft Learn, Msvm_VirtualSystemExportSettingData",
+     "tests/unit/hyperv/test_export_and_import.py::test_an_export_is_a_whole_vm"),
+    ("Without CopyVmStorage the disks are left out; CreateVmExportSubdirectory names a folder for "
+     "the VM.",
+     "Microsoft Learn, Msvm_VirtualSystemExportSettingData",
+     "tests/unit/hyperv/test_export_and_import.py::test_an_export_without_storage_has_no_disks"),
+    ("A running VM is exported with what its TPM holds at that moment.",
+     "Microsoft Learn, Msvm_VirtualSystemExportSettingData (CaptureLiveState)",
+     "tests/unit/hyperv/test_export_and_import.py::"
+     "test_a_running_vm_is_exported_with_what_its_tpm_holds"),
+    ("CopySnapshotConfiguration decides whether snapshots are exported; the export of one as a VM "
+     "is refused.",
+     "Microsoft Learn, Msvm_VirtualSystemExportSettingData",
+     "tests/unit/hyperv/test_export_and_import.py::"
+     "test_snapshots_are_exported_where_they_are_wanted"),
+    ("An export into a folder that has the VM already is refused.",
+     "assumed: export-layout",
+     "tests/unit/hyperv/test_export_and_import.py::test_no_second_export_into_a_folder"),
+    ("A failed export leaves nothing.",
+     "assumed: export-layout",
+     "tests/unit/hyperv/test_export_and_import.py::test_a_failed_export_leaves_nothing"),
+    ("What a VM was imported from may be gone before it is realized.",
+     "assumed: planned-keeps-guest-state",
+     "tests/unit/hyperv/test_export_and_import.py::"
+     "test_what_an_import_came_from_is_needed_no_more"),
+    ("An import that lacks its snapshots is not realized.",
+     "Microsoft Learn, ImportSystemDefinition (SnapshotFolder)",
+     "tests/unit/hyperv/test_export_and_import.py::"
+     "test_an_import_without_its_snapshots_is_not_realized"),
+    ("Destroying a planned VM removes no file.",
+     "Microsoft Learn, ImportSystemDefinition",
+     "tests/unit/hyperv/test_export_and_import.py::test_destroying_a_planned_vm_removes_no_file"),
+    ("An import without its guest state is not realized with an empty TPM.",
+     "assumed: guest-state-missing",
+     "tests/unit/hyperv/test_export_and_import.py::test_a_missing_guest_state_is_not_a_new_tpm"),
+    ("An imported VM with a key protector that is not its TPM's does not start.",
+     "[MS-KPS] RollTransportKey",
+     "tests/unit/hyperv/test_export_and_import.py::"
+     "test_an_import_with_another_protector_does_not_start"),
+    ("An imported VM with an older guest state than its key protector does not start.",
+     "[MS-KPS] RollTransportKey",
+     "tests/unit/hyperv/test_export_and_import.py::test_an_older_guest_state_does_not_start"),
+    ("A definition file in use, and one with an identifier that exists, are refused.",
+     "Microsoft Learn, ImportSystemDefinition (File in Use); assumption import-refusals",
+     "tests/unit/hyperv/test_export_and_import.py::test_an_identifier_is_there_once"),
+    ("GenerateNewSystemIdentifier gives a VM with a new identifier, the same key protector and "
+     "the same TPM.",
+     "Microsoft Learn, ImportSystemDefinition",
+     "tests/unit/hyperv/test_export_and_import.py::test_a_new_identifier_keeps_the_tpm"),
+    ("A guest state in a folder of its own is used, found again and removed there.",
+     "assumed: guest-state-place",
+     "tests/unit/hyperv/test_export_and_import.py::test_a_guest_state_elsewhere"),
+    ("A planned VM without a disk, or without what the disk is based on, is not valid.",
+     "assumed: import-refusals",
+     "tests/unit/hyperv/test_export_and_import.py::"
+     "test_a_planned_vm_without_its_disks_is_not_valid"),
+    ("A damaged definition file is refused.",
+     "assumed: definition-form",
+     "tests/unit/hyperv/test_export_and_import.py::test_a_damaged_definition"),
+    ("A definition of a version newer than the host's is refused.",
+     "Microsoft Learn, Upgrade virtual machine version in Hyper-V",
+     "tests/unit/hyperv/test_export_and_import.py::test_a_definition_of_a_newer_version"),
+    ("A path that is no definition file is an invalid parameter.",
+     "Microsoft Learn, ImportSystemDefinition (Invalid parameter)",
+     "tests/unit/hyperv/test_export_and_import.py::test_what_is_no_definition"),
+    ("A failed realization leaves no file and the VM planned.",
+     "assumed: import-refusals",
+     "tests/unit/hyperv/test_export_and_import.py::test_a_failed_realize_leaves_nothing"),
 )
 
 AREAS["Failover cluster"] = _rows(

@@ -6,7 +6,8 @@ from tests.hyperv.power import Power
 from tests.hyperv.provisioning import MSPS, Provisioning
 from tests.hyperv.repository import Repository
 from tests.hyperv.security_service import SecurityService
-from tests.hyperv.virtual_machine import OFF
+from tests.hyperv.snapshots import SnapshotService
+from tests.hyperv.virtual_machine import OFF, SAVED
 from tests.hyperv.virtual_system_management import VirtualSystemManagement
 
 SERVER_2012_R2, SERVER_2016, SERVER_2019 = "6.3.9600", "10.0.14393", "10.0.17763"
@@ -51,6 +52,7 @@ class Host:
             self.repository.add_namespace(MSPS)
             self.provisioning = self.power.provisioning = Provisioning(
                 self.repository, self.management)
+        SnapshotService(self.repository, job_factory, self.management)
         self.live_migration = LiveMigration(
             self, job_factory, live_migration, live_migration_addresses)
 
@@ -72,9 +74,10 @@ class Host:
                 else str(path))
 
     def free_memory_mb(self):
-        """What VMs that are not off leave of the memory."""
-        return self.memory_mb - sum(machine.memory_mb for machine
-                                    in self.management.machines.values() if not machine.is_off)
+        """What running VMs leave of the memory."""
+        return self.memory_mb - sum(
+            machine.memory_mb for machine in self.management.machines.values()
+            if machine.state not in (OFF, SAVED))
 
     def catch_up(self):
         """Let happen what is due on the clock."""

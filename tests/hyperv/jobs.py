@@ -28,7 +28,8 @@ _ASYNCHRONOUS = {
     "DefineSystem", "DestroySystem", "RequestStateChange", "SetKeyProtector",
     "ModifySecuritySettings", "ImportSystemDefinition", "RealizePlannedSystem",
     "ExportSystemDefinition", "RestoreLastKnownGoodKeyProtector", "MigrateVirtualSystemToHost",
-    "CheckVirtualSystemIsMigratable"}
+    "CheckVirtualSystemIsMigratable", "CreateSnapshot", "DestroySnapshot", "DestroySnapshotTree",
+    "ApplySnapshot"}
 
 # Seconds that a finished job stays (TimeBeforeRemoval, five minutes).
 KEPT_FOR = 300

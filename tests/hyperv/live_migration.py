@@ -6,13 +6,15 @@ class"; os-win, ``livemigrationutils.py`` (MigrationType). What a refused move s
 nowhere in full [assumption words-of-migration], but for that of the TPM: "Troubleshoot the Host
 Guardian Service".
 """
+import copy
 import os
 import pathlib
 import shutil
 
-from tests.hyperv import cim, jobs
+from tests.hyperv import cim, disk_files, jobs
+from tests.hyperv import definition as definitions
+from tests.hyperv.resource_types import HARD_DISK, PHYSICAL_DISK
 from tests.hyperv.virtual_machine import OFF, RUNNING, encoded
-from tests.hyperv.virtual_system_management import DVD_DISK, HARD_DISK, PHYSICAL_DISK
 from tests.hyperv.windows_stand_ins import VhdUtils
 
 V2 = "root/virtualization/v2"
@@ -25,7 +27,6 @@ _NOT_SUPPORTED, _INVALID_PARAMETER, _INVALID_STATE = 1, 4, 5
 # Properties of Msvm_VirtualSystemSettingData that hold folders of the VM's files.
 _ROOTS = ("ConfigurationDataRoot", "GuestStateDataRoot", "SnapshotDataRoot", "SuspendDataRoot",
           "SwapFileDataRoot", "LogDataRoot")
-_DISKS = (".vhd", ".vhdx", ".avhd", ".avhdx")
 
 _SERVICE = "Msvm_VirtualSystemMigrationService"
 _SETTINGS = "Msvm_VirtualSystemMigrationSettingData"
@@ -101,7 +102,7 @@ class LiveMigration:
                  NewResourceSettingData=None):  # noqa: N803
         given = self._host.repository.embedded(V2, MigrationSettingData, _SETTINGS)
         machine = self._host.management.machine_of(ComputerSystem)
-        if machine.is_planned:
+        if machine.is_planned or not machine.is_settled:
             return _INVALID_STATE
         kind = given["MigrationType"]
         if kind not in (VIRTUAL_SYSTEM, STAGED, VIRTUAL_SYSTEM_AND_STORAGE) or (
@@ -260,6 +261,7 @@ class _Move:
         self._with_storage, self._disks = with_storage, disks
         self._keep_source_disks = keep_source_disks
         self._definition = machine.definition()
+        self._snapshots = copy.deepcopy([s.contents for s in machine.snapshots.values()])
         self._files = {}  # {path at the source: path at the destination}, what must be copied
         self._made = []  # files and folders that this move made at the destination
 
@@ -289,13 +291,16 @@ class _Move:
     # What will be where.
 
     def _place_definition(self):
-        settings = self._settings()
-        for name in _ROOTS:
-            if settings.get(name):
-                settings[name] = self._there(settings[name])
-        machine = self._machine
-        for path in machine.files():
+        for definition in self._definitions():
+            settings = definitions.settings(definition)
+            for name in _ROOTS:
+                if settings.get(name):
+                    settings[name] = self._there(settings[name])
+        for path in self._machine.files():
             self._place(path, self._there(path))
+
+    def _definitions(self):
+        return [self._definition] + [contents["definition"] for contents in self._snapshots]
 
     def _place(self, path, there):
         """A file that goes with the VM; without its storage it must be in reach already."""
@@ -308,31 +313,27 @@ class _Move:
         self._files[str(path)] = there
 
     def _place_disks(self, planned):
-        for values in (element["values"] for element in self._definition["elements"]):
-            kind, path = values.get("ResourceSubType"), (values.get("HostResource") or [None])[0]
-            if kind == PHYSICAL_DISK and planned:
-                values["HostResource"] = list(next(
-                    i["HostResource"] for i in planned.elements()
-                    if i["InstanceID"] == values["InstanceID"]) or ())
-            elif kind in (HARD_DISK, DVD_DISK) and path:
+        for definition in self._definitions():
+            for path, values in definitions.all_disks(definition):
                 there = self._disks.get(values["InstanceID"]) or self._there(path)
                 values["HostResource"] = [there]
-                if kind == HARD_DISK and self._with_storage:
+                if values["ResourceSubType"] == HARD_DISK and self._with_storage:
                     self._place(path, there)
                 elif not os.path.exists(there):
                     # Storage that moves is that of virtual hard disks: a DVD's file does not.
                     raise self._failed(NO_FILE % there)
+        for _, values in definitions.disks(self._definition, (PHYSICAL_DISK,)):
+            if planned:
+                values["HostResource"] = list(next(
+                    i["HostResource"] for i in planned.elements()
+                    if i["InstanceID"] == values["InstanceID"]) or ())
 
     def _check_parents(self):
         """A disk's parent that is none of this VM's files must be in reach: an image of many."""
         for path in self._files:
-            parent = _parent(path)
+            parent = disk_files.parent(path)
             if parent and parent not in self._files and not os.path.exists(self._there(parent)):
                 raise self._failed(NO_FILE % self._there(parent))
-
-    def _settings(self):
-        return next(element["values"] for element in self._definition["elements"]
-                    if element["class"] == "Msvm_VirtualSystemSettingData")
 
     # Doing it, in an order that can be undone.
 
@@ -340,7 +341,7 @@ class _Move:
         machine, there = self._machine, self._destination
         if machine.tpm is None:
             return None
-        settings = self._settings()
+        settings = definitions.settings(self._definition)
         path = os.path.join(settings.get("GuestStateDataRoot") or
                             settings["ConfigurationDataRoot"], settings["GuestStateFile"])
         try:
@@ -358,7 +359,7 @@ class _Move:
             self._make_folder(pathlib.Path(there).parent)
             self._made.append(pathlib.Path(there))
             shutil.copy(path, there)
-            parent = _parent(path)
+            parent = disk_files.parent(path)
             if parent:
                 VhdUtils().reconnect_parent_vhd(there, self._files.get(parent)
                                                 or self._there(parent))
@@ -375,7 +376,7 @@ class _Move:
         kept = planned and planned.definition()
         if planned:
             management.forget(planned)
-        moved = management.plan(self._definition, machine.definition_file)
+        moved = management.plan(self._definition, machine.definition_file, self._snapshots)
         try:
             management.realize(moved, machine.state)
             moved.started_at, moved.tpm = machine.started_at, tpm
@@ -402,12 +403,7 @@ class _Move:
 
     def _leave(self):
         for path in self._files:
-            if not (self._keep_source_disks and path.lower().endswith(_DISKS)):
+            if not (self._keep_source_disks and disk_files.is_disk(path)):
                 pathlib.Path(path).unlink()
         self._source.power.show_guest(self._machine, False)
         self._source.management.forget(self._machine)
-
-
-def _parent(path):
-    """The parent of a differencing disk; None of any other file."""
-    return VhdUtils().get_vhd_parent_path(path) if path.lower().endswith(_DISKS) else None

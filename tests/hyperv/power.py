@@ -33,6 +33,11 @@ _TRANSITIONS = {
     _REBOOT: ((RUNNING,), RUNNING),
     _RESET: ((RUNNING, PAUSED), RUNNING)}
 
+# The words are not recorded anywhere public [assumption guest-state-missing].
+NO_GUEST_STATE = (
+    "'%s' failed to start. Cannot open guest state file '%s': The system cannot find the file "
+    "specified. (0x80070002)")
+
 # EnabledState while a job changes the state: Starting, Shutting Down; Other for the rest
 # [assumption states-on-the-way].
 _OTHER = 1
@@ -101,8 +106,8 @@ class Power:
         return self._jobs.done("RequestStateChange", system)
 
     def _change(self, machine, after):
-        if after == RUNNING and machine.state in (OFF, SAVED) and machine.tpm_enabled:
-            self._start_tpm(machine)
+        if after == RUNNING and machine.state in (OFF, SAVED):
+            self._open_guest_state(machine)
         if after in (OFF, SAVED):
             machine.tpm = None
         machine.change_state(after)
@@ -135,6 +140,12 @@ class Power:
 
     def _reboot(self, component, Force=None, Reason=None):  # noqa: N803
         return 0
+
+    def _open_guest_state(self, machine):
+        if machine.generation == 2 and not machine.guest_state_file.exists():
+            raise jobs.JobFailure(NO_GUEST_STATE % (machine.name, machine.guest_state_file))
+        if machine.tpm_enabled:
+            self._start_tpm(machine)
 
     def _start_tpm(self, machine):
         ingress, rolled, egress = self._unwrap_for(machine.name, machine.key_protector)

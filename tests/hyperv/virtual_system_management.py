@@ -2,28 +2,32 @@
 
 Source: Microsoft Learn, "Msvm_VirtualSystemManagementService class" and its methods.
 """
-import json
 import os
 import pathlib
-import shutil
-import uuid
 
-from tests.hyperv import cim, jobs, schema
-from tests.hyperv.virtual_machine import OFF, VirtualMachine
+from tests.hyperv import cim, export_and_import, guest_state, jobs, schema, snapshots
+from tests.hyperv.resource_types import (
+    DISK_DRIVE,
+    DVD_DISK,
+    DVD_DRIVE,
+    ETHERNET_PORT,
+    HARD_DISK,
+    IDE_CONTROLLER,
+    PHYSICAL_DISK,
+    SCSI_CONTROLLER,
+    SERIAL_PORT,
+)
+from tests.hyperv.virtual_machine import (
+    OFF,
+    PLANNED,
+    REALIZED,
+    SAVED,
+    Snapshot,
+    VirtualMachine,
+    new_guid,
+)
 
 V2 = "root/virtualization/v2"
-
-REALIZED, PLANNED = "Microsoft:Hyper-V:System:Realized", "Microsoft:Hyper-V:System:Planned"
-
-SCSI_CONTROLLER = "Microsoft:Hyper-V:Synthetic SCSI Controller"
-IDE_CONTROLLER = "Microsoft:Hyper-V:Emulated IDE Controller"
-DISK_DRIVE = "Microsoft:Hyper-V:Synthetic Disk Drive"
-DVD_DRIVE = "Microsoft:Hyper-V:Synthetic DVD Drive"
-PHYSICAL_DISK = "Microsoft:Hyper-V:Physical Disk Drive"
-HARD_DISK = "Microsoft:Hyper-V:Virtual Hard Disk"
-DVD_DISK = "Microsoft:Hyper-V:Virtual CD/DVD Disk"
-SERIAL_PORT = "Microsoft:Hyper-V:Serial Port"
-ETHERNET_PORT = "Microsoft:Hyper-V:Synthetic Ethernet Port"
 
 # Identifiers of the Secure Boot templates. Source: Microsoft Learn, "Set-VMFirmware".
 SECURE_BOOT_TEMPLATES = {
@@ -32,6 +36,10 @@ SECURE_BOOT_TEMPLATES = {
 
 TEMPLATE_FIXED = (
     "Cannot modify the secure boot template ID property after the virtual TPM is initialized")
+
+_FIXED_ROOTS = ("ConfigurationDataRoot", "GuestStateDataRoot")
+
+_NOT_SUPPORTED, _FILE_IN_USE = 32770, 32779
 
 _SYSTEM_SERVICE = "Msvm_VirtualSystemManagementService"
 _VERSIONS = (((10, 0, 20348), "10.0"), ((10, 0, 17763), "9.0"), ((10, 0, 14393), "8.0"),
@@ -118,7 +126,7 @@ class VirtualSystemManagement:
 
     def _add_template(self, class_name, sub_type):
         self._repository.add(V2, class_name, ResourceSubType=sub_type, HostResource=[],
-                             InstanceID="Microsoft:Definition\\%s\\Default" % _guid())
+                             InstanceID="Microsoft:Definition\\%s\\Default" % new_guid())
 
     # DefineSystem and what belongs to a new machine.
 
@@ -129,7 +137,7 @@ class VirtualSystemManagement:
             return jobs.INVALID_PARAMETER  # neither is simulated
         if not os.path.isabs(given["ConfigurationDataRoot"] or ""):
             return jobs.INVALID_PARAMETER
-        identifier = _guid()
+        identifier = new_guid()
         machine = VirtualMachine(self._repository, identifier)
         self._complete_settings(given, identifier)
         self._repository.store(given)
@@ -138,7 +146,10 @@ class VirtualSystemManagement:
             CreationClassName="Msvm_ComputerSystem", EnabledState=OFF, HealthState=5,
             Caption="Virtual Machine", OperationalStatus=[2])
         self._add_devices(identifier, machine.generation)
+        machine.offer_export()
         self.machines[identifier] = machine
+        if machine.generation == 2:
+            guest_state.create(machine.guest_state_file)
         machine.save()
         return self._jobs.done("DefineSystem", ResultingSystem=system.reference())
 
@@ -159,32 +170,35 @@ class VirtualSystemManagement:
     def _add_devices(self, identifier, generation):
         prefix = "Microsoft:%s\\" % identifier
         add = self._repository.add
-        add(V2, "Msvm_MemorySettingData", InstanceID=prefix + _guid(), VirtualQuantity=1024,
+        add(V2, "Msvm_MemorySettingData", InstanceID=prefix + new_guid(), VirtualQuantity=1024,
             Reservation=1024, Limit=1048576, DynamicMemoryEnabled=False)
-        add(V2, "Msvm_ProcessorSettingData", InstanceID=prefix + _guid() + "\\0",
+        add(V2, "Msvm_ProcessorSettingData", InstanceID=prefix + new_guid() + "\\0",
             VirtualQuantity=1, Reservation=0, Limit=100000, Weight=100)
         serial_class = ("Msvm_SerialPortSettingData" if self._windows_version >= (10, 0)
                         else "Msvm_ResourceAllocationSettingData")
         for number in (0, 1):
             add(V2, serial_class, ResourceSubType=SERIAL_PORT, Connection=[""],
                 ElementName="COM %d" % (number + 1),
-                InstanceID="%s%s\\%d" % (prefix, _guid(), number))
+                InstanceID="%s%s\\%d" % (prefix, new_guid(), number))
         if generation == 1:
             for number in (0, 1):
                 add(V2, "Msvm_ResourceAllocationSettingData", ResourceSubType=IDE_CONTROLLER,
-                    Address=str(number), InstanceID="%s%s\\%d" % (prefix, _guid(), number))
+                    Address=str(number), InstanceID="%s%s\\%d" % (prefix, new_guid(), number))
         elif self._windows_version >= (10, 0):
             # Generation 1 has none here [assumption security-generation-2].
-            add(V2, "Msvm_SecuritySettingData", InstanceID=prefix + _guid(), TpmEnabled=False,
+            add(V2, "Msvm_SecuritySettingData", InstanceID=prefix + new_guid(), TpmEnabled=False,
                 KsdEnabled=False, ShieldingRequested=False, DataProtectionRequested=False,
                 EncryptStateAndVmMigrationTraffic=False,
                 VirtualizationBasedSecurityOptOut=False, BindToHostTpm=False)
 
     def _destroy(self, service, AffectedSystem=None):  # noqa: N803
         machine = self.machine_of(AffectedSystem)
-        if machine.state not in (OFF, None):
+        if machine.state not in (OFF, SAVED):
             return jobs.INVALID_STATE
-        if machine.imported_from is None:
+        if not machine.is_planned:
+            # The disks stay: what the differencing ones hold goes into those under them.
+            for snapshot in list(machine.snapshots.values()):
+                snapshots.remove(machine, snapshot)
             machine.remove_files()
         self.forget(machine)
         return self._jobs.done("DestroySystem")
@@ -193,8 +207,15 @@ class VirtualSystemManagement:
 
     def _modify_system(self, service, SystemSettings=None):  # noqa: N803
         given = self._repository.embedded(V2, SystemSettings, "Msvm_VirtualSystemSettingData")
+        machine, snapshot = self.snapshot_of(given)
+        if snapshot is not None:
+            return self._rename_snapshot(machine, snapshot, given["ElementName"])
         machine = self.machine_of(given)
         stored = machine.settings
+        if not machine.is_planned and any(
+                given[root] and given[root] != stored[root] for root in _FIXED_ROOTS):
+            # The files of a VM are moved by a migration only [assumption roots-stay].
+            return jobs.INVALID_PARAMETER
         template = given["SecureBootTemplateId"]
         if (machine.tpm_enabled and template
                 and template != (stored["SecureBootTemplateId"] or template)):
@@ -206,13 +227,18 @@ class VirtualSystemManagement:
         self._saved(machine)
         return self._jobs.done("ModifySystemSettings")
 
+    def _rename_snapshot(self, machine, snapshot, name):
+        snapshot.rename(name)
+        self._saved(machine)
+        return self._jobs.done("ModifySystemSettings")
+
     def _add_resources(self, service, AffectedConfiguration=None,  # noqa: N803
                        ResourceSettings=None):  # noqa: N803
         machine = self.machine_of(AffectedConfiguration)
         added = []
         for text in ResourceSettings or ():
             resource = self._resource(text)
-            resource["InstanceID"] = "Microsoft:%s\\%s" % (machine.identifier, _guid())
+            resource["InstanceID"] = "Microsoft:%s\\%s" % (machine.identifier, new_guid())
             if resource["ResourceSubType"] in (
                     DISK_DRIVE, DVD_DRIVE, PHYSICAL_DISK, HARD_DISK, DVD_DISK):
                 if not self._parent_exists(resource):
@@ -229,7 +255,7 @@ class VirtualSystemManagement:
     def _add_boot_source(self, machine, drive):
         source = self._repository.add(
             V2, "Msvm_BootSourceSettingData", BootSourceType=1,
-            InstanceID="Microsoft:%s\\%s" % (machine.identifier, _guid()))
+            InstanceID="Microsoft:%s\\%s" % (machine.identifier, new_guid()))
         self._repository.add(V2, "Msvm_LogicalIdentity", SystemElement=drive.reference(),
                              SameElement=source.reference())
 
@@ -267,35 +293,14 @@ class VirtualSystemManagement:
         if machine.imported_from is None:
             machine.save()
 
-    # Export and import.
+    # Export and import: tests/hyperv/export_and_import.py.
 
-    def _export(self, service, ComputerSystem=None, ExportDirectory=None,  # noqa: N803
-                ExportSettingData=None):  # noqa: N803
-        machine = self.machine_of(ComputerSystem)
-        folder = pathlib.Path(ExportDirectory, "Virtual Machines")
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in (machine.definition_file, machine.guest_state_file):
-            if path.exists():
-                shutil.copy(path, folder)
-        return self._jobs.done("ExportSystemDefinition")
-
-    def _import(self, service, SystemDefinitionFile=None, SnapshotFolder=None,  # noqa: N803
-                GenerateNewSystemIdentifier=None):  # noqa: N803
-        path = pathlib.Path(SystemDefinitionFile or "")
-        identifier = path.stem
-        if path.suffix.lower() != ".vmcx" or not path.exists() or identifier in self.machines:
-            return jobs.INVALID_PARAMETER
-        if GenerateNewSystemIdentifier:
-            return jobs.INVALID_PARAMETER  # not simulated
-        machine = self.plan(json.loads(path.read_text(encoding="utf-8")), path)
-        return self._jobs.done("ImportSystemDefinition",
-                               ImportedSystem=machine.system.reference())
-
-    def plan(self, definition, imported_from):
+    def plan(self, definition, imported_from, kept_snapshots=()):
         """Make a planned machine.
 
-        :param definition: see :meth:`VirtualMachine.definition`
+        :param definition: see :mod:`tests.hyperv.definition`
         :param imported_from: the definition file it comes from
+        :param kept_snapshots: the contents of its snapshots' files
         """
         machine = VirtualMachine(self._repository, definition["identifier"])
         machine.load(definition, PLANNED)
@@ -304,6 +309,10 @@ class VirtualSystemManagement:
             V2, "Msvm_PlannedComputerSystem", Name=machine.identifier, EnabledState=OFF,
             CreationClassName="Msvm_PlannedComputerSystem", ElementName=machine.name)
         self.machines[machine.identifier] = machine
+        for contents in kept_snapshots:
+            machine.snapshots[contents["identifier"]] = Snapshot(self._repository, contents)
+        for snapshot in machine.snapshots.values():
+            snapshot.show()
         return machine
 
     def realize(self, machine, state=OFF):
@@ -311,6 +320,8 @@ class VirtualSystemManagement:
 
         :param state: the EnabledState it has from the start
         """
+        for snapshot in machine.snapshots.values():
+            snapshot.hide()
         planned = machine.system
         self._repository.remove(planned)
         self._repository.add(
@@ -319,31 +330,75 @@ class VirtualSystemManagement:
             Caption="Virtual Machine", HealthState=5, OperationalStatus=[2])
         machine.settings["VirtualSystemType"] = REALIZED
         machine.imported_from = None
+        for snapshot in machine.snapshots.values():
+            snapshot.show()
 
     def forget(self, machine):
         """Know a machine no more; its files stay."""
         machine.forget()
         del self.machines[machine.identifier]
 
+    def snapshot_of(self, settings):
+        """(machine, snapshot) of a snapshot's setting data; (None, None) for others."""
+        identifier = self._repository.stored(settings)["InstanceID"].partition(":")[2]
+        for machine in self.machines.values():
+            if identifier in machine.snapshots:
+                return machine, machine.snapshots[identifier]
+        return None, None
+
+    def _export(self, service, ComputerSystem=None, ExportDirectory=None,  # noqa: N803
+                ExportSettingData=None):  # noqa: N803
+        machine = self.machine_of(ComputerSystem)
+        given = ExportSettingData and self._repository.embedded(
+            V2, ExportSettingData, "Msvm_VirtualSystemExportSettingData")
+        if not os.path.isabs(ExportDirectory or ""):
+            return jobs.INVALID_PARAMETER
+        if machine.is_planned or not machine.is_settled:
+            return jobs.INVALID_STATE
+        wanted = dict(given.values) if given else {}
+        if wanted.get("CopySnapshotConfiguration") not in (
+                None, export_and_import.ALL_SNAPSHOTS, export_and_import.NO_SNAPSHOTS):
+            return _NOT_SUPPORTED  # the export of one snapshot as a VM is not simulated
+        try:
+            export_and_import.export(machine, ExportDirectory, wanted)
+        except jobs.JobFailure as failure:
+            return self._jobs.failed("ExportSystemDefinition", failure, machine.system)
+        return self._jobs.done("ExportSystemDefinition", machine.system)
+
+    def _import(self, service, SystemDefinitionFile=None, SnapshotFolder=None,  # noqa: N803
+                GenerateNewSystemIdentifier=None):  # noqa: N803
+        path = pathlib.Path(SystemDefinitionFile or "")
+        if path.suffix.lower() != ".vmcx" or not path.is_file():
+            return jobs.INVALID_PARAMETER
+        if any(os.path.realpath(path) == os.path.realpath(machine.definition_file)
+               for machine in self.machines.values() if not machine.is_planned):
+            return _FILE_IN_USE
+        try:
+            machine = export_and_import.import_(
+                self, path, SnapshotFolder, bool(GenerateNewSystemIdentifier))
+        except jobs.JobFailure as failure:
+            return self._jobs.failed("ImportSystemDefinition", failure)
+        return self._jobs.done("ImportSystemDefinition",
+                               ImportedSystem=machine.system.reference())
+
     def _validate(self, service, PlannedSystem=None):  # noqa: N803
-        self.machine_of(PlannedSystem)
+        machine = self.machine_of(PlannedSystem)
+        if not machine.is_planned:
+            return jobs.INVALID_PARAMETER
+        try:
+            export_and_import.validate(machine)
+        except jobs.JobFailure as failure:
+            return self._jobs.failed("ValidatePlannedSystem", failure, machine.system)
         return self._jobs.done("ValidatePlannedSystem")
 
     def _realize(self, service, PlannedSystem=None):  # noqa: N803
         machine = self.machine_of(PlannedSystem)
         if not machine.is_planned or machine.is_staged:
             return jobs.INVALID_STATE
-        settings = machine.settings
-        # The guest state follows the definition's root, and its contents are what lies beside
-        # the imported file; if nothing lies there, the TPM is a new one.
-        settings["GuestStateDataRoot"] = settings["ConfigurationDataRoot"]
-        source = machine.imported_from.with_suffix(".vmgs")
-        target = machine.guest_state_file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.exists() and source != target:
-            shutil.copy(source, target)
-        self.realize(machine)
-        machine.save()
+        try:
+            export_and_import.settle(self, machine)
+        except jobs.JobFailure as failure:
+            return self._jobs.failed("RealizePlannedSystem", failure, machine.system)
         return self._jobs.done("RealizePlannedSystem", ResultingSystem=machine.system.reference())
 
     def _summaries(self, service, SettingData=None, RequestedInformation=None):  # noqa: N803
@@ -367,7 +422,3 @@ class VirtualSystemManagement:
 
 def _update(stored, given):
     stored.values.update({k: v for k, v in given.values.items() if v is not None})
-
-
-def _guid():
-    return str(uuid.uuid4()).upper()

@@ -179,6 +179,11 @@ def same_type(ours, theirs):
     return ours.text == theirs or (ours.text, theirs) == ("datetime", "string")
 
 
+# [in, out] parameters, which the record leaves out. Source: Microsoft Learn, "CreateSnapshot method
+# of the CIM_VirtualSystemSnapshotService class"; os-win unpacks ResultingSnapshot.
+IN_OUT = {("CreateSnapshot", "ResultingSnapshot")}
+
+
 def test_the_tables_agree_with_a_real_host():
     ours = schema.load_namespaces(WINDOWS)
     for namespace, classes in recorded().items():
@@ -196,7 +201,7 @@ def test_the_tables_agree_with_a_real_host():
                 assert same_type(cls.properties[prop], theirs), "%s.%s" % (name, prop)
             assert set(shape["methods"]) <= set(cls.methods)
             for method, parameters in shape["methods"].items():
-                have = cls.methods[method]
+                have = [p for p in cls.methods[method] if (method, p.name) not in IN_OUT]
                 assert ([p[:2] for p in parameters]
                         == [[p.direction, p.name] for p in have]), "%s.%s" % (name, method)
                 for (_, parameter, theirs), mine in zip(parameters, have):

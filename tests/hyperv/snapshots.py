@@ -1,0 +1,196 @@
+"""Msvm_VirtualSystemSnapshotService: snapshots of VMs, and going back to them.
+
+A snapshot keeps the VM's definition with its key protectors, a copy of its guest state file, and
+its disks: the VM goes on with differencing disks on them. Its files lie in ``Snapshots`` below
+SnapshotDataRoot [assumption snapshot-files].
+
+Source: Microsoft Learn, "CIM_VirtualSystemSnapshotService class" and its methods,
+"Msvm_SnapshotOfVirtualSystem class", "Using checkpoints to revert virtual machines to a previous
+state"; os-win, ``vmutils.py`` (take_vm_snapshot, remove_vm_snapshot).
+"""
+import copy
+import os
+import pathlib
+import re
+import shutil
+
+from tests.hyperv import definition as definitions
+from tests.hyperv import disk_files, jobs
+from tests.hyperv.resource_types import HARD_DISK, PHYSICAL_DISK
+from tests.hyperv.virtual_machine import OFF, SAVED, Snapshot, new_guid
+from tests.hyperv.windows_stand_ins import VhdUtils
+
+V2 = "root/virtualization/v2"
+
+_SERVICE = "Msvm_VirtualSystemSnapshotService"
+_FULL = 2
+# The return values of the service's methods.
+_INVALID_PARAMETER, _INVALID_STATE, _INVALID_TYPE = 4, 5, 6
+
+# The words are not documented [assumption snapshot-files].
+PASS_THROUGH = (
+    "Cannot take checkpoint for '%s' because one or more of its disks are physical disks.")
+
+_DIFFERENCING = re.compile(r"(.*?)(?:_[0-9A-F-]{36})?\.a?(vhdx?)", re.IGNORECASE)
+
+
+class SnapshotService:
+    """The service of one host.
+
+    :param machines: the host's :class:`VirtualSystemManagement`
+    """
+
+    def __init__(self, repository, job_factory, machines):
+        self._repository, self._jobs, self._machines = repository, job_factory, machines
+        repository.add(V2, _SERVICE, CreationClassName=_SERVICE, Name="vssnapsvc",
+                       SystemCreationClassName="Msvm_ComputerSystem",
+                       SystemName=repository.computer_name)
+        repository.provide(V2, "CIM_VirtualSystemSnapshotService", {
+            "CreateSnapshot": self._create, "DestroySnapshot": self._destroy,
+            "ApplySnapshot": self._apply})
+        repository.provide(V2, _SERVICE, {"DestroySnapshotTree": self._destroy_tree})
+
+    def _create(self, service, AffectedSystem=None, SnapshotSettings=None,  # noqa: N803
+                SnapshotType=None, ResultingSnapshot=None):  # noqa: N803
+        machine = self._machines.machine_of(AffectedSystem)
+        if SnapshotType != _FULL:
+            return _INVALID_TYPE
+        if machine.is_planned or not machine.is_settled:
+            return _INVALID_STATE
+        try:
+            snapshot = self._take(machine)
+        except jobs.JobFailure as failure:
+            return self._jobs.failed("CreateSnapshot", failure, machine.system)
+        return self._jobs.done("CreateSnapshot", snapshot.settings)
+
+    def _take(self, machine):
+        if any(i["ResourceSubType"] == PHYSICAL_DISK for i in machine.resources()):
+            raise jobs.JobFailure(PASS_THROUGH % machine.name)
+        snapshot = Snapshot.of(machine, new_guid(), OFF if machine.is_off else SAVED)
+        made = []
+        try:
+            for disk in machine.resources():
+                if disk["ResourceSubType"] == HARD_DISK and disk["HostResource"]:
+                    made.append((disk, disk["HostResource"][0],
+                                 self._differencing_disk(disk["HostResource"][0])))
+            machine.keep(snapshot)
+            for disk, _, child in made:
+                disk["HostResource"] = [child]
+            machine.save()
+        except OSError as fault:
+            for disk, parent, child in made:
+                disk["HostResource"] = [parent]
+                pathlib.Path(child).unlink(missing_ok=True)
+            machine.drop(snapshot)
+            raise jobs.JobFailure(str(fault)) from None
+        snapshot.show()
+        return snapshot
+
+    @staticmethod
+    def _differencing_disk(parent):
+        stem, kind = _DIFFERENCING.fullmatch(os.path.basename(parent)).groups()
+        child = os.path.join(os.path.dirname(parent), "%s_%s.a%s" % (stem, new_guid(), kind))
+        VhdUtils().create_differencing_vhd(child, parent)
+        return child
+
+    def _destroy(self, service, AffectedSnapshot=None):  # noqa: N803
+        machine, snapshot = self._machines.snapshot_of(AffectedSnapshot)
+        if snapshot is None:
+            return _INVALID_PARAMETER
+        return self._remove("DestroySnapshot", machine, [snapshot])
+
+    def _destroy_tree(self, service, SnapshotSettingData=None):  # noqa: N803
+        machine, snapshot = self._machines.snapshot_of(SnapshotSettingData)
+        if snapshot is None:
+            return _INVALID_PARAMETER
+        tree = [snapshot]
+        for grown in tree:
+            tree += [s for s in machine.snapshots.values() if s.parent == grown.identifier]
+        return self._remove("DestroySnapshotTree", machine, reversed(tree))
+
+    def _remove(self, method, machine, snapshots):
+        try:
+            for snapshot in snapshots:
+                remove(machine, snapshot)
+        except OSError as fault:
+            return self._jobs.failed(method, jobs.JobFailure(str(fault)), machine.system)
+        return self._jobs.done(method, machine.system)
+
+    def _apply(self, service, Snapshot=None):  # noqa: N803
+        machine, snapshot = self._machines.snapshot_of(Snapshot)
+        if snapshot is None:
+            return _INVALID_PARAMETER
+        if machine.state not in (OFF, SAVED) or machine.is_planned:
+            return _INVALID_STATE
+        try:
+            self._go_back(machine, snapshot)
+        except OSError as fault:
+            return self._jobs.failed("ApplySnapshot", jobs.JobFailure(str(fault)), machine.system)
+        return self._jobs.done("ApplySnapshot", machine.system)
+
+    def _go_back(self, machine, snapshot):
+        # The TPM is what it was then, and the protector is the one that opens it: nothing that
+        # the guest put there since is left [assumption snapshots-and-tpms].
+        then = copy.deepcopy(snapshot.definition)
+        made = [(values, self._differencing_disk(path))
+                for path, values in definitions.disks(then)]
+        for values, child in made:
+            values["HostResource"] = [child]
+        before = _disks_of(machine)
+        machine.replace(then)
+        machine.last_snapshot = snapshot.identifier
+        if machine.generation == 2:
+            shutil.copy(machine.snapshot_files(snapshot)[-1], machine.guest_state_file)
+        if machine.state != snapshot.state:
+            machine.change_state(snapshot.state)
+        machine.save()
+        kept = {path for other in machine.snapshots.values() for path in _disks_of(other)}
+        for path in before - kept:
+            pathlib.Path(path).unlink(missing_ok=True)
+
+
+def remove(machine, snapshot):
+    """Remove a snapshot; what its disks alone hold goes into the disks on them.
+
+    A running VM keeps running.
+
+    :raises OSError: a disk cannot be written
+    """
+    machine.drop(snapshot)
+    users = [machine, *machine.snapshots.values()]
+    in_use = {path for user in users for path in _disks_of(user)}
+    for path in _disks_of(snapshot):
+        children = [child for child in in_use if disk_files.parent(child) == path]
+        if len(children) == 1 and path not in in_use:
+            _merge(children[0], path, users, in_use)
+        elif not children and path not in in_use:
+            pathlib.Path(path).unlink(missing_ok=True)
+    for other in machine.snapshots.values():
+        if other.parent == snapshot.identifier:
+            other.set_parent(snapshot.parent)
+    if machine.last_snapshot == snapshot.identifier:
+        machine.last_snapshot = snapshot.parent
+    machine.save()
+
+
+def _merge(child, parent, users, in_use):
+    """Put the contents of a differencing disk into its parent, which all use instead."""
+    vhdutils = VhdUtils()
+    size = vhdutils.get_vhd_size(child)["VirtualSize"]
+    vhdutils.merge_vhd(child, delete_merged_image=True)
+    if vhdutils.get_vhd_size(parent)["VirtualSize"] != size:
+        vhdutils.resize_vhd(parent, size)
+    for path in in_use - {child}:
+        if disk_files.parent(path) == child:
+            vhdutils.reconnect_parent_vhd(path, parent)
+    for user in users:
+        user.change_disk(child, parent)
+    in_use.discard(child)
+    in_use.add(parent)
+
+
+def _disks_of(user):
+    """The disk files of a machine or snapshot."""
+    return {path for path, _ in definitions.disks(user.definition
+                                                  if isinstance(user, Snapshot)
+                                                  else user.definition())}
