@@ -229,6 +229,11 @@ AREAS["Guardians and key protectors"] = _rows(
     ("The owner can grant and revoke after the fabric has rolled the transport key.",
      "[MS-KPS] 3.1.4.1 (the wrappings stay)",
      "tests/unit/hyperv/test_key_protectors.py::test_grant_and_revoke_after_the_fabric_rolled"),
+    ("Expired certificates of a fabric are imported with AllowExpired only; renewed ones the owner "
+     "grants, and the TPM's state goes on being opened.",
+     "Microsoft Learn, \"Managing the Host Guardian Service\" (renewing keys)",
+     "tests/unit/hyperv/test_key_protectors.py::"
+     "test_certificates_of_a_fabric_expire_and_are_renewed"),
     ("The owner cannot be revoked.",
      'Microsoft Learn, "New-HgsKeyProtector" (the owner cannot be changed)',
      "tests/unit/hyperv/test_key_protectors.py::test_revoke_refuses"),

@@ -79,7 +79,7 @@ class GuardedFabric:
         self.name, self._clock = name, clock or Clock()
         self.reachable, self.behind = True, 0
         self.attestation = AttestationService(name, self._now)
-        self._guardians = [Guardian.generate(name)]
+        self._guardians = [Guardian.generate(name, self._clock.now)]
 
     def _now(self):
         return self._clock.now() - self.behind
@@ -103,7 +103,7 @@ class GuardedFabric:
 
     def renew_guardian(self):
         """Have new certificates, the primary ones from now on; the old ones still unwrap."""
-        self._guardians.append(Guardian.generate(self.name))
+        self._guardians.append(Guardian.generate(self.name, self._clock.now))
 
     def drop_old_guardians(self):
         """Remove all certificates but the primary ones: what only they unwrap is lost."""

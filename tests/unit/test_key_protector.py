@@ -6,7 +6,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from tests.hyperv import guardian
+from tests.hyperv import certificates, damaged_protectors, guardian
 from tests.hyperv import key_protector as simulated
 from vtpm_compute import errors, key_protector
 
@@ -165,3 +165,41 @@ def test_damaged_protectors_get_our_error_or_an_answer(protector, data):
         parse(damaged)
     except errors.KeyProtectorError:
         pass
+
+
+@pytest.fixture(scope="module")
+def damaged(owner, fabric):
+    return damaged_protectors.damaged(owner, fabric)
+
+
+def test_a_damaged_one_is_read_or_refused_and_nothing_else(damaged):
+    """Signatures are Windows' business; what is not whole or not XML of that kind is ours."""
+    refused = set()
+    for what, raw in damaged.items():
+        try:
+            assert parse(raw).raw == raw, what
+        except errors.KeyProtectorError:
+            refused.add(what)
+    assert refused == {
+        "empty", "its length alone", "cut at the end", "cut in the middle", "a byte too many",
+        "length of another", "first part lost", "parts swapped", "no wrappings", "an entity",
+        "a document type", "another namespace", "another root element", "no XML"}
+
+
+def test_algorithms_are_not_looked_at(damaged, owner, fabric):
+    """No public document says which ones Windows names."""
+    unknown = [raw for what, raw in damaged.items() if what.startswith("unknown")]
+    assert len(unknown) == 4
+    for raw in unknown:
+        parse(raw).require_guardian(fabric.thumbprint, "os_vtpm_keys")
+
+
+def test_six_guardians_of_4096_bits():
+    first = guardian.Guardian.generate("first", key_bits=4096)
+    others = [guardian.Guardian.of_certificates(name, *(
+        (certificates.make_certificate(name, key, usage), key) for usage, key in (
+            (certificates.SIGNING, first.signing_key),
+            (certificates.ENCRYPTION, first.encryption_key)))) for name in "bcdef"]
+    read = parse(simulated.make_protector(first, others))
+    assert [found.thumbprint for found in read.guardians] == [
+        one.thumbprint for one in (first, *others)]

@@ -369,6 +369,37 @@ def test_a_vm_whose_protector_was_granted_opens_its_tpm(hgs, tenant, fabric, tmp
     assert fabric.read_tpm("HV1", "vm", "bitlocker") == b"key"
 
 
+def test_certificates_of_a_fabric_expire_and_are_renewed(hgs, tenant, fabric, tmp_path):
+    """The owner grants the new certificates; who was not granted them starts no more."""
+    protectors = hgs.MSFT_HgsKeyProtector
+    granted, forgotten = (Vm(name, tmp_path / name, made(hgs, tenant, "east").RawData)
+                          for name in ("granted", "forgotten"))
+    for vm in (granted, forgotten):
+        vm.request(RUNNING)
+        fabric.write_tpm("HV1", vm.name, "bitlocker", b"key")
+        vm.request(OFF)
+    fabric.advance_clock(11 * 365 * 86400)
+    path = tmp_path / "metadata.xml"
+    given = {"Path": str(path), "Name": "east", "AllowUntrustedRoot": True}
+    hgs.MSFT_HgsGuardian.Remove(Name="east")
+    path.write_bytes(fabric.metadata("east"))
+    assert "0x800B0101" in refusal(hgs.MSFT_HgsGuardian.Import, **given)
+    fabric.renew_fabric_guardian("east")
+    path.write_bytes(fabric.metadata("east"))
+    _, renewed = hgs.MSFT_HgsGuardian.Import(**given)
+
+    _, present = protectors.ConvertToByRawBytes(Bytes=list(granted.protector()))
+    _, changed = protectors.Grant(
+        KeyProtector=present, Guardian=renewed, AllowUntrustedRoot=True)
+    granted.set_protector(changed.RawData)
+    fabric.drop_old_fabric_guardians("east")
+    granted.request(RUNNING)
+    assert fabric.read_tpm("HV1", "granted", "bitlocker") == b"key"
+    from os_win import exceptions
+    with pytest.raises(exceptions.WMIJobFailed, match="0x80070057"):
+        forgotten.request(RUNNING)
+
+
 def test_local_mode_unwraps_with_the_certificates_that_are_there(fabric, tmp_path):
     from os_win import exceptions
     windows.install(fabric, "HV2")
