@@ -143,6 +143,10 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "A guardian with the certificates of another one of the store is refused, as is one that is "
      "in a key protector already.",
      "Only the name is documented as unique; nothing should rely on two."),
+    ("unknown-guardian-name",
+     "A guardian of a key protector that the host's store does not have is shown with the name "
+     "'(not in the store)'.",
+     "A protector holds certificates, no names; what Windows shows is not documented."),
     ("export-needs-the-key",
      "Export of a guardian without its private signing key is refused.",
      "The metadata is signed with the guardian's signing key [MS-KPS]; whether Windows keeps the "

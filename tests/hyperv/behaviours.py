@@ -219,6 +219,12 @@ AREAS["Guardians and key protectors"] = _rows(
     ("ConvertToByRawBytes shows the owner and the guardians of a protector's bytes.",
      'Microsoft Learn, "ConvertToByRawBytes method"',
      "tests/unit/hyperv/test_key_protectors.py::test_new_by_guardians"),
+    ("It refuses bytes that do not begin with their length, and what is no protector.",
+     "Microsoft Learn, \"New-HgsKeyProtector\" (RawData)",
+     "tests/unit/hyperv/test_key_protectors.py::test_convert_refuses_what_is_no_protector"),
+    ("A guardian that the host does not know has no name.",
+     "assumed: unknown-guardian-name",
+     "tests/unit/hyperv/test_key_protectors.py::test_convert_refuses_what_is_no_protector"),
     ("Grant adds a guardian, Revoke takes one out; both need the owner's private keys on "
      "the host.",
      'Microsoft Learn, "Grant method", "Revoke method"',

@@ -354,7 +354,10 @@ class Fabric:
         :raises KeyError: no such VM, or it was never asked for
         """
         on = self.host(host_name)
-        state, status, text = on.provisioning.state(on.management.machine_named(vm_name))
+        machine = on.management.machine_named(vm_name)
+        if on.provisioning is None:
+            raise KeyError(vm_name)
+        state, status, text = on.provisioning.state(machine)
         return {"job_state": state, "job_status": status, "answer_file": text}
 
     @_locked

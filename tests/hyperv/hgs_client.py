@@ -236,9 +236,9 @@ class HgsClient:
         return self._new_guardian(Name, pairs, AllowExpired, AllowUntrustedRoot)
 
     def _new_guardian(self, name, pairs, allow_expired, allow_untrusted_root):
-        guardian = Guardian.of_certificates(name, *pairs)
-        self._check([guardian], allow_expired, allow_untrusted_root)
-        return _output(self.add(guardian))
+        self._check_certificates(
+            [certificate for certificate, _ in pairs], allow_expired, allow_untrusted_root)
+        return _output(self.add(Guardian.of_certificates(name, *pairs)))
 
     def _import(self, cls, Path=None, Name=None, AllowExpired=None,  # noqa: N803
                 AllowUntrustedRoot=None):  # noqa: N803
@@ -267,9 +267,14 @@ class HgsClient:
 
     def _check(self, guardians, allow_expired, allow_untrusted_root):
         for guardian in guardians:
-            for certificate in (guardian.signing_certificate, guardian.encryption_certificate):
-                certificates.check(certificate, self._now, self.certificates, allow_expired,
-                                   allow_untrusted_root)
+            self._check_certificates(
+                [guardian.signing_certificate, guardian.encryption_certificate], allow_expired,
+                allow_untrusted_root)
+
+    def _check_certificates(self, given, allow_expired, allow_untrusted_root):
+        for certificate in given:
+            certificates.check(certificate, self._now, self.certificates, allow_expired,
+                               allow_untrusted_root)
 
     def _stored(self, instance):
         """The stored guardian that an embedded instance shows.
@@ -309,7 +314,10 @@ class HgsClient:
         return _output(self._protector(key_protector.revoke(raw, owner, revoked.thumbprint)))
 
     def _convert(self, cls, Bytes=None):  # noqa: N803
-        return _output(self._protector(bytes(Bytes or ())))
+        raw = bytes(Bytes or ())
+        if raw[:4] != len(raw).to_bytes(4, "big"):
+            raise cim.error("INVALID_PARAMETER", "the bytes do not begin with their length")
+        return _output(self._protector(raw))
 
     def _owned(self, instance):
         """(bytes, owner with private keys) of a protector whose owner's keys are on this host."""
@@ -356,6 +364,7 @@ def _guardian(instance):
 
 
 def _of_wrapping(wrapping):
+    # [assumption unknown-guardian-name]
     return Guardian("(not in the store)", wrapping.signing_certificate,
                     wrapping.encryption_certificate, wrapping.encryption_signature)
 

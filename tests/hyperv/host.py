@@ -48,6 +48,7 @@ class Host:
             self.hgs_client = HgsClient(self.repository, fabric, attestation_status)
             SecurityService(self.repository, job_factory, self.management)
         self.power = Power(self.repository, job_factory, self.management, self.hgs_client)
+        self.provisioning = None
         if version >= (10, 0) and shielded_vm_tools:
             self.repository.add_namespace(MSPS)
             self.provisioning = self.power.provisioning = Provisioning(

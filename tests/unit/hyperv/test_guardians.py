@@ -1,10 +1,14 @@
 """MSFT_HgsGuardian on the simulated host, called through PyMI."""
 import datetime
+import threading
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.hyperv import certificates, windows
 from tests.hyperv.fabric import Fabric
+from tests.hyperv.fabric_client import FabricClient
+from tests.hyperv.fabric_process import Server
 from tests.hyperv.guardian import Guardian
 
 HGS = "//./Root/Microsoft/Windows/Hgs"
@@ -176,6 +180,14 @@ def test_a_key_below_2048_bits(guardians, tmp_path, self_made, usage):
         **pfx(tmp_path, self_made, **{usage: short}))
 
 
+def test_a_key_that_is_not_rsa(guardians, tmp_path, self_made):
+    key = ec.generate_private_key(ec.SECP256R1())
+    curve = certificates.make_certificate("curve", key, "signing"), key
+    assert "0x80090004" in refusal(
+        guardians.NewByAcceptCertificates, Name="tenant", **TRUSTING,
+        **pfx(tmp_path, self_made, signing=curve))
+
+
 def test_an_expired_certificate(guardians, fabric, tmp_path, self_made):
     parameters = dict(pfx(tmp_path, self_made), **TRUSTING)
     fabric.advance_clock(ELEVEN_YEARS)
@@ -315,3 +327,23 @@ def test_a_key_is_found_by_its_certificate_alone(self_made):
     assert stores.key_of(self_made.signing_certificate) is self_made.signing_key
     assert isinstance(stores.with_key(certificates.thumbprint(
         self_made.signing_certificate).lower()), tuple)
+
+
+def test_behind_a_socket(fabric, tmp_path, authority):
+    server = Server(fabric, tmp_path / "socket")
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        client = FabricClient(tmp_path / "socket")
+        client.add_certificate(HOST, certificates.ROOT, authority.certificate)
+        (entry,) = client.certificates(HOST)
+        assert entry == {
+            "store": certificates.ROOT, "subject": "Root", "has_private_key": False,
+            "thumbprint": certificates.thumbprint(authority.certificate), "guardian": None}
+        for refused in (lambda: client.remove_certificate(HOST, entry["thumbprint"]),
+                        lambda: client.provisioning(HOST, "no such machine")):
+            with pytest.raises(KeyError):
+                refused()
+    finally:
+        server.stop()
+        thread.join()

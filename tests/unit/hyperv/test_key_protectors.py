@@ -273,8 +273,10 @@ def test_new_by_guardians_refuses(hgs, tenant, fabric):
 def test_convert_refuses_what_is_no_protector(hgs, owner, member):
     convert = hgs.MSFT_HgsKeyProtector.ConvertToByRawBytes
     raw = key_protector.make_protector(owner, [member])
-    refusal(convert, Bytes=list(raw[:-1]))
+    for wrong in (raw[:-1], raw[4:]):
+        assert "begin with their length" in refusal(convert, Bytes=list(wrong))
     refusal(convert)
+    assert "not XML" in refusal(convert, Bytes=list(key_protector.with_prefix(b"protector")))
     owner_shown, members = names(convert(Bytes=list(raw))[1])
     assert owner_shown == members[0] == "(not in the store)"
 
