@@ -1,4 +1,5 @@
 """Several simulated hosts in one process, seen through real os-win."""
+import importlib
 import platform
 import socket
 import threading
@@ -137,3 +138,20 @@ def test_threads_work_on_two_hosts_at_once(simulated, factory, tmp_path):
     assert names_on(simulated, "HV1") == names_on(simulated, "HV2") == []
     for host in ("HV1", "HV2"):
         assert len(simulated.calls(host, "*.DefineSystem")) == 20
+
+
+@pytest.mark.parametrize("module, owner, cache", [
+    ("os_win.utils.baseutils", "BaseUtils", "_WMI_CONS"),
+    ("os_win.utils.network.networkutils", "NetworkUtils", "_switches"),
+    ("os_win.utils.storage.smbutils", "SMBUtils", "_loopback_share_map")])
+def test_each_host_has_its_caches(simulated, factory, module, owner, cache):
+    found = getattr(getattr(importlib.import_module(module), owner), cache)
+    with windows.acting_as("HV1"):
+        found["key"] = "of HV1"
+    with windows.acting_as("HV2"):
+        assert "key" not in found
+        found["key"] = "of HV2"
+        assert (found["key"], list(found)) == ("of HV2", ["key"])
+    with windows.acting_as("HV1"):
+        assert found.pop("key") == "of HV1"
+        assert len(found) == 0 and found.get("key") is None
