@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from tests import machine_lives
-from tests.hyperv import current_host, windows
+from tests.hyperv import cim, connection, current_host, fabric_process, windows
 from tests.hyperv.fabric import Fabric
 
 
@@ -155,3 +155,21 @@ def test_each_host_has_its_caches(simulated, factory, module, owner, cache):
     with windows.acting_as("HV1"):
         assert found.pop("key") == "of HV1"
         assert len(found) == 0 and found.get("key") is None
+
+
+def test_a_host_of_another_process_has_its_disk_and_address(simulated, tmp_path):
+    server = fabric_process.Server(simulated, str(tmp_path / "socket"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        computer = connection.RemoteComputer(str(tmp_path / "socket"), "HV1")
+        assert computer.storage.template == simulated.storage_template()
+        assert computer.storage.path_on("%s/HV1/a" % tmp_path, "HV1", simulated.address("HV2")) \
+            == "%s/HV2/a" % tmp_path
+        assert computer.address_of("HV2") == simulated.address("HV2")
+        assert computer.named(simulated.address("HV2")).name == "HV2"
+        with pytest.raises(cim.Error, match="RPC server is unavailable"):
+            computer.named("HV3")
+    finally:
+        server.stop()
+        thread.join()
