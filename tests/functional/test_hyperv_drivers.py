@@ -7,6 +7,8 @@ import os
 
 import pytest
 
+from tests.hyperv.windows_stand_ins import VhdUtils
+
 RUNNING, OFF, SAVED, PAUSED = 2, 3, 6, 9
 
 
@@ -79,10 +81,12 @@ class _DriverOperations:
     def test_resize_and_revert(self):
         server = self.boot_on(hyperv_base.GENERATION_2)
         before = self.machine(server)
-        self._resize_server(server, self.LARGER_FLAVOR)
+        self.assert_size(server, 512, 1)
+        self.assert_size(self._resize_server(server, self.LARGER_FLAVOR), 2048, 20)
         server = self._revert_resize(server)
         self.assertEqual("HV1", self.host_of(server))
         self.assert_moved(before, self.machine(server))
+        self.assert_size(server, 512, 1)
         self._delete_server(server)
         self.assert_nothing_left()
 
@@ -93,6 +97,7 @@ class _DriverOperations:
         server = self._confirm_resize(server)
         self.assertEqual("HV2", self.host_of(server))
         self.assert_moved(before, self.machine(server))
+        self.assert_size(server, 2048, 20)
         self._delete_server(server)
         self.assert_nothing_left()
 
@@ -158,6 +163,18 @@ class _DriverOperations:
         self.assert_nothing_left()
 
     LARGER_FLAVOR = "2"
+
+    def assert_size(self, server, memory_mb, root_gb):
+        """The memory and the root disk of a server's machine."""
+        host, name = self.host_of(server), self.machine(server)["name"]
+        machine = self.simulated.host(host).management.machine_named(name)
+        self.assertEqual(memory_mb, machine.memory_mb)
+        disk = os.path.join(self.simulated.storage.folder(host), "Instances", name, "root.vhdx")
+        (attached,) = [path for element in machine.elements()
+                       if element.is_a("Msvm_StorageAllocationSettingData")
+                       for path in element["HostResource"]]
+        self.assertEqual(disk, attached)
+        self.assertEqual({"VirtualSize": root_gb << 30}, VhdUtils().get_vhd_size(disk))
 
     def assert_moved(self, before, after):
         """After a cold migration or a resize, confirmed or reverted."""

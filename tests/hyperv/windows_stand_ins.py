@@ -67,12 +67,35 @@ class VhdUtils:
         return new_vhd_file_size
 
     def resize_vhd(self, vhd_path, new_max_size, is_file_max_size=True, validate_new_size=True):
+        """To another size; a smaller one is refused unless ``validate_new_size`` is false."""
+        size = self.get_vhd_size(vhd_path)["VirtualSize"]
+        if validate_new_size and new_max_size < size:
+            from os_win import exceptions
+            raise exceptions.VHDException(
+                "Cannot resize image %s to a smaller size. Image virtual size: %s, Requested "
+                "virtual size: %s" % (vhd_path, size, new_max_size))
         self._update(vhd_path, VirtualSize=new_max_size)
 
     def reconnect_parent_vhd(self, child_path, parent_path):
         self._update(child_path, ParentPath=parent_path)
 
     def merge_vhd(self, vhd_path, delete_merged_image=True):
+        """Write a differencing disk into its parent.
+
+        Source: Microsoft Learn, "MergeVirtualDisk function"; winerror.h (ERROR_VHD_INVALID_TYPE,
+        ERROR_VHD_PARENT_VHD_NOT_FOUND).
+        """
+        contents, information = _read(vhd_path)
+        parent = information.get("ParentPath")
+        if not parent:
+            raise _vhd_error("MergeVirtualDisk", 0xC03A001B, "The virtual disk type is invalid.")
+        if not os.path.exists(parent):
+            raise _vhd_error("OpenVirtualDisk", 0xC03A000D, _BROKEN_CHAIN)
+        below, kept = _read(parent)
+        # What no guest has written to is only its header: all that it shows is its parent's.
+        written = contents != _VHDX_SIGNATURE
+        _write(parent, contents if written else below,
+               {**kept, "VirtualSize": information["VirtualSize"]})
         if delete_merged_image:
             os.remove(vhd_path)
 
@@ -80,6 +103,17 @@ class VhdUtils:
     def _update(path, **changed):
         contents, information = _read(path)
         _write(path, contents, {**information, **changed})
+
+
+_BROKEN_CHAIN = (
+    "The chain of virtual hard disks is broken. The system cannot locate the parent virtual hard "
+    "disk for the differencing disk.")
+
+
+def _vhd_error(function, code, words):
+    from os_win import exceptions
+    return exceptions.VHDWin32APIException(
+        func_name=function, error_code=code, error_message=words)
 
 
 class DiskUtils:
