@@ -46,7 +46,7 @@ class Host:
         self.hgs_client = None
         if version >= (10, 0):
             self.hgs_client = HgsClient(self.repository, fabric, attestation_status)
-            SecurityService(self.repository, job_factory, self.management)
+            SecurityService(self.repository, job_factory, self.management, self.hgs_client)
         self.power = Power(self.repository, job_factory, self.management, self.hgs_client)
         self.provisioning = None
         if version >= (10, 0) and shielded_vm_tools:
@@ -68,6 +68,8 @@ class Host:
     def boot(self):
         """Come up again; its VMs stay off."""
         self.is_down = False
+        if self.hgs_client and self.hgs_client.attestation:
+            self.hgs_client.attestation.attest()
 
     def path_on(self, path, other):
         """What a path of this host is called on another one, where its own disk is meant."""
@@ -82,6 +84,6 @@ class Host:
 
     def catch_up(self):
         """Let happen what is due on the clock."""
-        if self.hgs_client and self.hgs_client.attestation:
+        if self.hgs_client and self.hgs_client.attestation and not self.is_down:
             self.hgs_client.attestation.catch_up()
         self.jobs.catch_up()

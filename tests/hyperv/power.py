@@ -112,6 +112,8 @@ class Power:
             machine.tpm = None
         machine.change_state(after)
         self.show_guest(machine, after == RUNNING)
+        if after == PAUSED:
+            self._show_security(machine)
 
     def change_state(self, machine, state):
         """Bring a VM into a power state, as another service of the host asks.
@@ -132,6 +134,23 @@ class Power:
         elif not runs:
             for component in components:
                 self._repository.remove(component)
+        if machine.security_settings is not None:
+            for element in self._repository.instances(
+                    V2, "Msvm_SecurityElement", SystemName=machine.identifier):
+                self._repository.remove(element)
+            if runs:
+                self._show_security(machine)
+
+    def _show_security(self, machine):
+        """Have the security settings of a VM in memory [assumption security-element]."""
+        settings = machine.security_settings
+        if settings is not None:
+            self._repository.add(
+                V2, "Msvm_SecurityElement", CreationClassName="Msvm_SecurityElement",
+                SystemCreationClassName="Msvm_ComputerSystem", SystemName=machine.identifier,
+                EnabledState=2, Shielded=bool(settings["ShieldingRequested"]),
+                EncryptStateAndVmMigrationTrafficEnabled=bool(
+                    settings["EncryptStateAndVmMigrationTraffic"]))
 
     def _shut_down(self, component, Force=None, Reason=None):  # noqa: N803
         # The guest obeys at once [assumption guest-obeys].

@@ -5,7 +5,7 @@ Source: Microsoft Learn, "Msvm_VirtualSystemManagementService class" and its met
 import os
 import pathlib
 
-from tests.hyperv import cim, export_and_import, guest_state, jobs, schema, snapshots
+from tests.hyperv import cim, export_and_import, firmware, guest_state, jobs, schema, snapshots
 from tests.hyperv.resource_types import (
     DISK_DRIVE,
     DVD_DISK,
@@ -28,14 +28,6 @@ from tests.hyperv.virtual_machine import (
 )
 
 V2 = "root/virtualization/v2"
-
-# Identifiers of the Secure Boot templates. Source: Microsoft Learn, "Set-VMFirmware".
-SECURE_BOOT_TEMPLATES = {
-    "MicrosoftWindows": "1734c6e8-3154-4dda-ba5f-a874cc483422",
-    "MicrosoftUEFICertificateAuthority": "272e7447-90a4-4563-a4b9-8e4ab00526ce"}
-
-TEMPLATE_FIXED = (
-    "Cannot modify the secure boot template ID property after the virtual TPM is initialized")
 
 _FIXED_ROOTS = ("ConfigurationDataRoot", "GuestStateDataRoot")
 
@@ -117,7 +109,7 @@ class VirtualSystemManagement:
         for sub_type in (HARD_DISK, DVD_DISK):
             self._add_template("Msvm_StorageAllocationSettingData", sub_type)
         self._add_template("Msvm_SyntheticEthernetPortSettingData", ETHERNET_PORT)
-        for name, identifier in SECURE_BOOT_TEMPLATES.items():
+        for name, identifier in firmware.SECURE_BOOT_TEMPLATES.items():
             self._repository.add(
                 V2, "Msvm_VirtualSystemSettingData", ElementName=name,
                 InstanceID="Microsoft:Definition\\SecureBoot\\" + identifier,
@@ -184,10 +176,15 @@ class VirtualSystemManagement:
             for number in (0, 1):
                 add(V2, "Msvm_ResourceAllocationSettingData", ResourceSubType=IDE_CONTROLLER,
                     Address=str(number), InstanceID="%s%s\\%d" % (prefix, new_guid(), number))
-        elif self._windows_version >= (10, 0):
-            # Generation 1 has none here [assumption security-generation-2].
-            add(V2, "Msvm_SecuritySettingData", InstanceID=prefix + new_guid(), TpmEnabled=False,
-                KsdEnabled=False, ShieldingRequested=False, DataProtectionRequested=False,
+        self._add_security_settings(identifier, generation)
+
+    def _add_security_settings(self, identifier, generation):
+        # Generation 1 has none here [assumption security-generation-2].
+        if generation == 2 and self._windows_version >= (10, 0):
+            self._repository.add(
+                V2, "Msvm_SecuritySettingData", TpmEnabled=False, KsdEnabled=False,
+                InstanceID="Microsoft:%s\\%s" % (identifier, new_guid()),
+                ShieldingRequested=False, DataProtectionRequested=False,
                 EncryptStateAndVmMigrationTraffic=False,
                 VirtualizationBasedSecurityOptOut=False, BindToHostTpm=False)
 
@@ -216,13 +213,11 @@ class VirtualSystemManagement:
                 given[root] and given[root] != stored[root] for root in _FIXED_ROOTS):
             # The files of a VM are moved by a migration only [assumption roots-stay].
             return jobs.INVALID_PARAMETER
-        template = given["SecureBootTemplateId"]
-        if (machine.tpm_enabled and template
-                and template != (stored["SecureBootTemplateId"] or template)):
-            return self._jobs.failed("ModifySystemSettings", jobs.JobFailure(TEMPLATE_FIXED))
+        refusal = firmware.check(machine, given)
+        if refusal is not None:
+            return refusal
         _update(stored, given)
-        if stored["SecureBootEnabled"] and not stored["SecureBootTemplateId"]:
-            stored["SecureBootTemplateId"] = SECURE_BOOT_TEMPLATES["MicrosoftWindows"]
+        firmware.complete(stored)
         machine.system["ElementName"] = stored["ElementName"]
         self._saved(machine)
         return self._jobs.done("ModifySystemSettings")
@@ -269,6 +264,10 @@ class VirtualSystemManagement:
         for text in ResourceSettings or ():
             given = self._resource(text)
             stored = self._repository.stored(given)
+            if stored["ResourceSubType"] == SERIAL_PORT:
+                refusal = firmware.check_serial_port(self.machine_of(stored), given)
+                if refusal is not None:
+                    return refusal
             _update(stored, given)
             changed.append(stored.reference())
             self._saved(self.machine_of(stored))
@@ -304,6 +303,9 @@ class VirtualSystemManagement:
         """
         machine = VirtualMachine(self._repository, definition["identifier"])
         machine.load(definition, PLANNED)
+        if machine.security_settings is None:
+            # It was made on a host that knew none.
+            self._add_security_settings(machine.identifier, machine.generation)
         machine.imported_from = imported_from
         self._repository.add(
             V2, "Msvm_PlannedComputerSystem", Name=machine.identifier, EnabledState=OFF,
