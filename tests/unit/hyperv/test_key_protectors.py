@@ -203,6 +203,47 @@ def test_revoke_refuses(owner, member, third):
         key_protector.revoke(raw, member, owner.thumbprint)
 
 
+@pytest.fixture(scope="module")
+def crowd(member, third):
+    return [member, third, Guardian.generate("fourth")]
+
+
+def change(step, raw, owner, one, key):
+    """(protector, transport key) after a step; the key is the old one where nothing rolls."""
+    if step == "roll":
+        return key_protector.roll(raw, one)
+    if step == "grant":
+        return key_protector.grant(raw, owner, one.public()), key
+    return key_protector.revoke(raw, owner, one.thumbprint), key
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["grant", "revoke", "roll"]), st.integers(0, 2)),
+                max_size=8))
+def test_whatever_is_granted_revoked_and_rolled(owner, crowd, steps):
+    """Only a roll changes the key, and those unwrap who were granted and not revoked."""
+    raw, inside = key_protector.make_protector(owner, []), []
+    key = key_protector.unwrap(raw, [owner.encryption_key])
+    for step, number in steps:
+        one = crowd[number]
+        if (one in inside) == (step == "grant"):
+            with pytest.raises((ValueError, CannotUnwrap)):
+                change(step, raw, owner, one, key)
+            continue
+        raw, key = change(step, raw, owner, one, key)
+        if step == "grant":
+            inside.append(one)
+        elif step == "revoke":
+            inside.remove(one)
+        assert thumbprints(raw) == [g.thumbprint for g in [owner, *inside]]
+        for other in [owner, *inside]:
+            assert key_protector.unwrap(raw, [other.encryption_key]) == key
+        for other in crowd:
+            if other not in inside:
+                with pytest.raises(CannotUnwrap):
+                    key_protector.unwrap(raw, [other.encryption_key])
+
+
 # Through WMI.
 
 @pytest.fixture
