@@ -51,6 +51,7 @@ class HyperVTestCase(nova_base.NovaTestCase):
         self.useFixture(fixtures.MonkeyPatch("os_win._utils.time", types.SimpleNamespace(
             sleep=lambda seconds: None, time=time.time)))
         self._give_tokens()
+        self._keep_what_glance_gets()
         self.flags(instances_path=os.path.join(template, "Instances"))
         self._give_each_host_its_settings()
         for host in self.HOSTS:
@@ -95,6 +96,16 @@ class HyperVTestCase(nova_base.NovaTestCase):
             return context
         self.useFixture(fixtures.MonkeyPatch(
             "nova.api.auth.NovaKeystoneContext._create_context", create_context_with_token))
+
+    def _keep_what_glance_gets(self):
+        # Nova's fixture keeps the data of new images, and not what is written to them later.
+        update = self.glance.update
+
+        def keep(context, image_id, metadata, data=None, purge_props=False):
+            if data is not None:
+                self.glance._imagedata[image_id] = data.read()
+            return update(context, image_id, metadata, data, purge_props)
+        self.glance.update = keep
 
     # Nova's own waits look twice a second.
 
