@@ -99,6 +99,18 @@ def test_an_export_without_storage_has_no_disks(on_host, fabric, machine, tmp_pa
     assert sorted(pathlib.Path(path).suffix for path in files(export)) == [
         ".VMRS", ".vmcx", ".vmgs"]
     assert holds_secret(fabric, "HV1", machine)
+    assert b"ExportSettingData" not in definition_file(export).read_bytes()
+
+
+def test_the_runtime_state_can_be_left_out(on_host, machine, tmp_path):
+    migration = on_host("HV1").get_migrationutils()
+    settings = migration._get_export_setting_data(machine.name)
+    settings.CopyVmRuntimeInformation = False
+    job, result = migration._vs_man_svc.ExportSystemDefinition(
+        ComputerSystem=machine.vmutils._lookup_vm_check(machine.name, as_vssd=False).path_(),
+        ExportDirectory=str(tmp_path / "export"), ExportSettingData=settings.GetText_(1))
+    migration._jobutils.check_ret_val(result, job)
+    assert not list((tmp_path / "export").rglob("*.VMRS"))
 
 
 def test_a_running_vm_is_exported_with_what_its_tpm_holds(on_host, fabric, machine, tmp_path):
@@ -328,6 +340,13 @@ def test_a_damaged_definition(on_host, fabric, machine, tmp_path, spoil):
     path.write_bytes(spoil(path.read_bytes()))
     assert "data is invalid" in failure(import_vm, on_host("HV1"), copy)
     assert machine.name not in [m["name"] for m in fabric.virtual_machines("HV1")]
+
+
+def test_a_definition_under_another_name(on_host, machine, tmp_path):
+    copy = copied(machine, tmp_path)
+    path = definition_file(copy)
+    path.rename(path.with_stem("A" * 8 + path.stem[8:]))
+    assert "data is invalid" in failure(import_vm, on_host("HV1"), copy)
 
 
 def test_a_definition_of_a_newer_version(on_host, fabric, machine, tmp_path):

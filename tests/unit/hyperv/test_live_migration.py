@@ -90,8 +90,14 @@ def names(fabric, host):
 
 def test_a_vm_moves_while_it_runs(on_host, fabric, machine):
     machine.start()
+    fabric.clock.advance(60)
     before = fabric.virtual_machine("HV1", machine.name)
     migrate(on_host, machine.name, "HV2")
+    assert fabric.host("HV2").management.machine_named(
+        machine.name).uptime_milliseconds() >= 60000
+    # Nothing of its guest is at the source any more.
+    import wmi
+    assert not wmi.WMI(V2 % "HV1").Msvm_ShutdownComponent(SystemName=before["id"])
     after = fabric.virtual_machine("HV2", machine.name)
     assert machine.name not in names(fabric, "HV1")
     assert after == before and after["state"] == RUNNING
@@ -114,17 +120,15 @@ def test_a_tpm_goes_with_what_it_holds(on_host, fabric, tpm):
     assert ([w.thumbprint for w in key_protector.read(rolled)]
             == [w.thumbprint for w in key_protector.read(before)])
 
-    moved.stop()
-    moved.start()
-    assert fabric.read_tpm("HV2", tpm.name, "bitlocker") == SECRET
-    moved.stop()
     # The protector from before the move opens the TPM no more, the last known good one does.
+    moved.stop()
     moved.set_protector(before)
     from os_win import exceptions
     with pytest.raises(exceptions.WMIJobFailed, match="0xC000A002"):
         moved.start()
     moved.vmutils._sec_svc.RestoreLastKnownGoodKeyProtector(
         SecuritySettingData=moved.settings().GetText_(1))
+    assert moved.protector() == rolled
     moved.start()
     assert fabric.read_tpm("HV2", tpm.name, "bitlocker") == SECRET
 
@@ -272,6 +276,9 @@ def test_a_planned_vm_is_where_it_arrives(on_host, fabric, tpm):
     assert planned.planned_vm_exists(tpm.name)
     assert fabric.virtual_machine("HV2", tpm.name)["planned"]
     assert fabric.virtual_machine("HV1", tpm.name) == before
+    # It becomes real by the migration alone.
+    assert planned._vs_man_svc.RealizePlannedSystem(
+        planned._get_planned_vm(tpm.name).path_())[2] == 32775
     migrate(on_host, tpm.name, "HV2")
     assert not fabric.virtual_machine("HV2", tpm.name)["planned"]
     assert fabric.read_tpm("HV2", tpm.name, "bitlocker") == SECRET
@@ -321,4 +328,30 @@ def test_another_host_takes_over_when_one_dies(fabric, tpm, on_host):
         source.management.machine_named(tpm.name), source, fabric.host("HV2"))
     assert moved.is_off and tpm.name not in names(fabric, "HV1")
     Machine(on_host("HV2").get_vmutils(), tpm.name).start()
+    assert fabric.read_tpm("HV2", tpm.name, "bitlocker") == SECRET
+
+
+def test_a_migration_that_takes_its_time(on_host, fabric, tpm):
+    on_host("HV1")
+    import wmi
+    connection = wmi.WMI(V2 % "HV1")
+    settings = connection.Msvm_VirtualSystemMigrationSettingData(MigrationType=32768)[0]
+    system = connection.Msvm_ComputerSystem(ElementName=tpm.name)[0]
+
+    def begin():
+        fabric.add_delay("HV1", "*.MigrateVirtualSystemToHost", 60)
+        job, result = connection.Msvm_VirtualSystemMigrationService()[0].MigrateVirtualSystemToHost(
+            ComputerSystem=system.path_(), DestinationHost="HV2",
+            MigrationSettingData=settings.GetText_(1))
+        assert result == 4096
+        fabric.clock.advance(30)
+        assert tpm.name not in names(fabric, "HV2")
+        assert fabric.read_tpm("HV1", tpm.name, "bitlocker") == SECRET
+        return wmi.WMI(moniker=job.replace("\\", "/"))
+    assert begin().RequestStateChange(5)[-1] in (0, 4096)
+    fabric.clock.advance(60)
+    assert tpm.name in names(fabric, "HV1") and tpm.name not in names(fabric, "HV2")
+    begin()
+    fabric.clock.advance(60)
+    assert tpm.name not in names(fabric, "HV1")
     assert fabric.read_tpm("HV2", tpm.name, "bitlocker") == SECRET

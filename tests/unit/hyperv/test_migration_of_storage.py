@@ -191,3 +191,23 @@ def test_a_dvd_must_be_there_already(fabric, on_host, local, tmp_path):
     migrate(on_host, "HV2", with_storage=True)
     assert on_host("HV2").get_vmutils().get_vm_dvd_disk_paths("guest") == [
         str(tmp_path / "HV2" / "guest" / "config.iso")]
+
+
+def test_snapshots_move_with_the_storage(fabric, on_host, local, tmp_path):
+    local.vmutils.take_vm_snapshot("guest")
+    fabric.write_tpm("HV1", "guest", "bitlocker", b"changed since")
+    (tmp_path / "HV2").mkdir()
+    (tmp_path / "HV2" / "base.vhdx").write_bytes((tmp_path / "HV1" / "base.vhdx").read_bytes())
+    had = files(tmp_path / "HV1" / "guest")
+    migrate(on_host, "HV2", with_storage=True)
+    assert files(tmp_path / "HV2" / "guest") == had and files(tmp_path / "HV1") == ["base.vhdx"]
+    moved = Machine(on_host("HV2").get_vmutils(), "guest")
+    moved.stop()
+    (snapshot,) = moved.vmutils.get_vm_snapshots("guest")
+    service = moved.vmutils._compat_conn.Msvm_VirtualSystemSnapshotService()[0]
+    job, result = service.ApplySnapshot(Snapshot=snapshot)
+    moved.vmutils._jobutils.check_ret_val(result, job)
+    assert all(path.startswith(str(tmp_path / "HV2"))
+               for path in moved.vmutils.get_vm_storage_paths("guest")[0])
+    moved.start()
+    assert fabric.read_tpm("HV2", "guest", "bitlocker") == SECRET

@@ -136,18 +136,34 @@ def test_refused_snapshots(machine):
     assert service(machine).DestroySnapshot(settings.path_())[1] == 4
 
 
+def test_a_vm_with_a_physical_disk_gets_no_snapshot(machine, tmp_path):
+    from os_win import exceptions
+    machine.stop()
+    vmutils, before = machine.vmutils, files(tmp_path)
+    vmutils.attach_volume_to_controller(
+        machine.name, vmutils.get_vm_scsi_controller(machine.name), 1, "a disk", serial="serial")
+    with pytest.raises(exceptions.WMIJobFailed, match="physical disks"):
+        vmutils.take_vm_snapshot(machine.name)
+    assert files(tmp_path) == before and vmutils.get_vm_snapshots(machine.name) == []
+
+
 def test_a_chain_is_merged_from_the_middle(machine, fabric, tmp_path):
     before, disk = files(tmp_path), current_disk(machine)
     first, second, third = (machine.vmutils.take_vm_snapshot(machine.name) for _ in range(3))
     assert sum(path.endswith(".avhdx") for path in files(tmp_path)) == 3
+    VhdUtils().resize_vhd(current_disk(machine), 2 << 20)
     machine.vmutils.remove_vm_snapshot(second)
+    import wmi
+    assert wmi.WMI(moniker=third.replace("\\", "/")).Parent.lower() == first.lower()
     assert sum(path.endswith(".avhdx") for path in files(tmp_path)) == 2
     machine.vmutils.remove_vm_snapshot(first)
     machine.stop()
     apply(machine, third)
     machine.start()
     assert fabric.read_tpm("HV1", machine.name, "bitlocker") == SECRET
+    VhdUtils().resize_vhd(current_disk(machine), 4 << 20)
     machine.vmutils.remove_vm_snapshot(third)
+    assert VhdUtils().get_vhd_size(disk)["VirtualSize"] == 4 << 20
     assert files(tmp_path) == before and current_disk(machine) == disk
 
 
