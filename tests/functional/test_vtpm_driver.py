@@ -182,6 +182,34 @@ class VtpmDriverTest(nova_base.NovaTestCase):
         print("%d calls were made to fail: %s" % (len(tried), dict(outcomes)))
         self.assertGreater(outcomes["ERROR"], 10)
 
+    def test_jobs_that_take_time(self):
+        # os-win needs what AddResourceSettings makes at once.
+        for method in ("*.DefineSystem", "*.ModifySystemSettings", "*.ModifyResourceSettings",
+                       "Msvm_SecurityService.*", "Msvm_ComputerSystem.RequestStateChange",
+                       "*.DestroySystem"):
+            self.simulated.add_delay(HOST, method, 0.05, times=None)
+        server = self.boot(self.vtpm_image(os_vtpm_keys=KEY))
+        (machine,) = self.machines
+        self.assertTrue(machine["security"]["TpmEnabled"])
+        self.simulated.write_tpm(HOST, machine["name"], "bitlocker", b"key")
+        self._reboot_server(server, hard=True)
+        self.assertEqual(b"key", self.simulated.read_tpm(HOST, machine["name"], "bitlocker"))
+        self._delete_server(server)
+        self.assert_nothing_left()
+
+    def test_jobs_that_fail_after_their_work_leave_nothing(self):
+        image = self.vtpm_image()
+        for number, method in enumerate((
+                "DefineSystem", "SetKeyProtector", "ModifySecuritySettings")):
+            self.simulated.add_fault(
+                HOST, "*." + method, times=6, point="after", delay=0.02 * number,
+                job_error=("It broke.", 32768))
+            server = self.boot(image, expected="ERROR")
+            self.simulated.clear_faults(HOST)
+            self.assert_nothing_left()
+            self._delete_server(server)
+            self.assert_nothing_left()
+
     def test_an_owner_that_windows_does_not_remove_goes_at_the_next_start(self):
         image = self.vtpm_image()
         self.simulated.add_fault(HOST, "MSFT_HgsGuardian.Remove", return_value=32768)
