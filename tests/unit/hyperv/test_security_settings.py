@@ -338,8 +338,11 @@ def test_secure_boot_of_a_shielded_machine_stays(shielded):
     assert shielded.change_firmware(Notes=["other"]) == (0, None)
 
 
-def test_shielding_stays_where_the_owner_is_not(shielded):
+def test_shielding_stays_where_the_owner_is_not(fabric, owner, shielded):
     assert shielded.modify(**dict.fromkeys(FLAGS, False)) == (5, None)
+    assert shielded.modify(ShieldingRequested=False) == (5, None)
+    # To know who it is is not enough.
+    fabric.host("HV1").hgs_client.add(owner.public())
     assert shielded.modify(ShieldingRequested=False) == (5, None)
     assert shielded.flags() == ALL
 
