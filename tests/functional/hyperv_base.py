@@ -32,18 +32,25 @@ class HyperVTestCase(nova_base.NovaTestCase):
 
     :cvar compute_driver: as nova.conf names it
     :cvar HOSTS: the hosts of the fabric's configuration
+    :cvar CLUSTERS: the failover clusters of the fabric's configuration
+    :cvar DRIVERS: {host: its driver}, where it is not ``compute_driver``
+    :cvar STARTED_LATER: the hosts on which a test starts nova-compute itself
     :cvar LEAVES_FOLDERS: whether the driver leaves empty folders of servers behind
     """
 
     HOSTS = tuple({"name": name, "live_migration": True} for name in ("HV1", "HV2"))
     LEAVES_FOLDERS = False
     FABRICS = ()
+    CLUSTERS = ()
+    DRIVERS = {}
+    STARTED_LATER = ()
 
     def setUp(self):
         self.disks = self.enterContext(tempfile.TemporaryDirectory())
         template = os.path.join(self.disks, "%COMPUTERNAME%")
         self.simulated = Fabric(
-            {"fabrics": self.FABRICS, "hosts": self.HOSTS, "storage": template})
+            {"fabrics": self.FABRICS, "hosts": self.HOSTS, "storage": template,
+             "clusters": self.CLUSTERS})
         windows.install(self.simulated)
         self._load_drivers_on_their_hosts()
         super().setUp()
@@ -51,12 +58,19 @@ class HyperVTestCase(nova_base.NovaTestCase):
         self.useFixture(fixtures.MonkeyPatch("os_win._utils.time", types.SimpleNamespace(
             sleep=lambda seconds: None, time=time.time)))
         self._give_tokens()
-        self._keep_what_glance_gets()
         self.flags(instances_path=os.path.join(template, "Instances"))
         self._give_each_host_its_settings()
+        self._prepare_services()
         for host in self.HOSTS:
-            with windows.acting_as(host["name"]):
-                self._start_compute(host["name"])
+            if host["name"] not in self.STARTED_LATER:
+                self.start_compute_on(host["name"])
+
+    def start_compute_on(self, host):
+        with windows.acting_as(host):
+            return self._start_compute(host)
+
+    def _prepare_services(self):
+        """Called before the services start."""
 
     def _load_drivers_on_their_hosts(self):
         load = virt_driver.load_compute_driver
@@ -64,7 +78,8 @@ class HyperVTestCase(nova_base.NovaTestCase):
         def load_on_its_host(virtapi, compute_driver=None):
             host = virtapi._compute.host
             with windows.acting_as(host):
-                return windows.bind(load(virtapi, compute_driver), host)
+                return windows.bind(
+                    load(virtapi, compute_driver or self.DRIVERS.get(host)), host)
         self.useFixture(fixtures.MonkeyPatch(
             "nova.virt.driver.load_compute_driver", load_on_its_host))
 
@@ -96,16 +111,6 @@ class HyperVTestCase(nova_base.NovaTestCase):
             return context
         self.useFixture(fixtures.MonkeyPatch(
             "nova.api.auth.NovaKeystoneContext._create_context", create_context_with_token))
-
-    def _keep_what_glance_gets(self):
-        # Nova's fixture keeps the data of new images, and not what is written to them later.
-        update = self.glance.update
-
-        def keep(context, image_id, metadata, data=None, purge_props=False):
-            if data is not None:
-                self.glance._imagedata[image_id] = data.read()
-            return update(context, image_id, metadata, data, purge_props)
-        self.glance.update = keep
 
     # Nova's own waits look twice a second.
 

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from tests.hyperv.windows_stand_ins import VhdUtils, read_as_guest, write_as_guest
+from tests.hyperv.windows_stand_ins import VhdUtils
 
 RUNNING, OFF, SAVED, PAUSED = 2, 3, 6, 9
 
@@ -113,32 +113,6 @@ class _DriverOperations:
         self._delete_server(server)
         self.assert_nothing_left()
 
-    def test_snapshot(self):
-        server = self.boot_on(hyperv_base.GENERATION_2)
-        before, files = self.machine(server), self.files("HV1")
-        disk = self.disk(server)
-        write_as_guest(disk, b"written by the guest")
-        self._snapshot_server(server, "snapshot")
-        image = self._soon(lambda: self.image_named("snapshot"))
-        self.assertIn(b"written by the guest", self.glance._imagedata[image])
-        self._wait_for_server_parameter(server, {"OS-EXT-STS:task_state": None})
-        self.assertEqual(before, self.machine(server))
-        # Windows keeps the folder that it made for snapshots.
-        self.assertLessEqual(set(self.files("HV1")) - set(files),
-                             {before["name"] + "/Snapshots"})
-        # What the snapshot had put over the disk is merged into it.
-        self.assert_size(server, 512, 1)
-        self.assertEqual(b"written by the guest", read_as_guest(disk))
-        self._delete_server(server)
-        self.assert_nothing_left()
-
-    def image_named(self, name):
-        """The id of the one image with this name that has data."""
-        found = [image["id"] for image in self.glance.images.values()
-                 if image["name"] == name and self.glance._imagedata.get(image["id"])]
-        self.assertEqual(1, len(found))
-        return found[0]
-
     def test_live_migration_with_the_disks(self):
         server = self.boot_on(hyperv_base.GENERATION_2)
         before, files = self.machine(server), self.files("HV1")
@@ -195,17 +169,12 @@ class _DriverOperations:
         host, name = self.host_of(server), self.machine(server)["name"]
         machine = self.simulated.host(host).management.machine_named(name)
         self.assertEqual(memory_mb, machine.memory_mb)
-        disk = self.disk(server)
+        disk = os.path.join(self.simulated.storage.folder(host), "Instances", name, "root.vhdx")
         (attached,) = [path for element in machine.elements()
                        if element.is_a("Msvm_StorageAllocationSettingData")
                        for path in element["HostResource"]]
         self.assertEqual(disk, attached)
         self.assertEqual({"VirtualSize": root_gb << 30}, VhdUtils().get_vhd_size(disk))
-
-    def disk(self, server):
-        """Where a server's root disk must be."""
-        return os.path.join(self.simulated.storage.folder(self.host_of(server)), "Instances",
-                            server["OS-EXT-SRV-ATTR:instance_name"], "root.vhdx")
 
     def assert_moved(self, before, after):
         """After a cold migration or a resize, confirmed or reverted."""

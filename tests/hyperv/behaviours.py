@@ -763,6 +763,23 @@ AREAS["Failover cluster"] = _rows(
     ("Clusters work the same over the fabric's socket, on native threads and on eventlet's.",
      "this package: connection.py",
      "tests/unit/hyperv/test_failover_cluster.py::test_over_a_socket"),
+    ("compute-hyperv's cluster driver does power operations, rescue and deletion; the TPM "
+     "stays.",
+     "compute-hyperv, cluster/driver.py",
+     "tests/functional/test_cluster_driver.py::ClusterDriverTest::test_power"),
+    ("Its resize takes the VM out of the cluster and puts it in again at the destination, with "
+     "its TPM.",
+     "compute-hyperv, cluster/driver.py, migrationops.py",
+     "tests/functional/test_cluster_driver.py::ClusterDriverTest::test_resize"),
+    ("Its live migration within the cluster is a move by the cluster.",
+     "compute-hyperv, cluster/livemigrationops.py",
+     "tests/functional/test_cluster_driver.py::ClusterDriverTest::test_live_migration_within_the_cluster"),
+    ("Its live migration to a host outside takes the VM out of the cluster first.",
+     "compute-hyperv, cluster/livemigrationops.py",
+     "tests/functional/test_cluster_driver.py::ClusterDriverTest::test_live_migration_out_of_the_cluster"),
+    ("It follows failovers, also those that it did not see happen.",
+     "compute-hyperv, cluster/clusterops.py",
+     "tests/functional/test_cluster_driver.py::ClusterDriverTest::test_a_failover_while_nova_was_not_running"),
 )
 
 AREAS["Provisioning of shielded virtual machines"] = _rows(
@@ -805,8 +822,6 @@ AREAS["Provisioning of shielded virtual machines"] = _rows(
      "tests/unit/hyperv/test_provisioning.py::test_a_host_that_is_not_guarded"),
 )
 
-_DRIVERS = "tests/functional/test_hyperv_drivers.py::"
-_NOVA_DRIVER, _CH_DRIVER = _DRIVERS + "NovaDriverTest::", _DRIVERS + "ComputeHyperVTest::"
 _SEVERAL = "tests/unit/hyperv/test_several_hosts.py::"
 _STORAGE = "tests/unit/hyperv/test_storage.py::StorageTest::"
 AREAS["Several hosts"] = _rows(
@@ -820,7 +835,7 @@ AREAS["Several hosts"] = _rows(
     ("``\\\\HV2\\C$\\...`` is a path on the local disk of HV2.",
      "Microsoft Learn, \"Problems when administrative shares are missing\"",
      _STORAGE + "test_administrative_shares"),
-    ("A connection to ``.`` reaches the host whose service calls.",
+    ("A connection to ``.`` reaches the host whose service calls; nobody's call is refused.",
      "Microsoft Learn, \"Describing the Location of a WMI Object\": a dot is the local computer",
      _SEVERAL + "test_the_local_host_is_the_caller_s"),
     ("A connection by name or address reaches another host; an unknown one is an RPC error.",
@@ -832,23 +847,6 @@ AREAS["Several hosts"] = _rows(
     ("Threads use several hosts at once without seeing each other's machines.",
      "Microsoft Learn, \"Hyper-V WMI provider (V2)\": a host's objects are its own",
      _SEVERAL + "test_threads_work_on_two_hosts_at_once"),
-    ("A call to ``.`` by code that runs on no host, or by an object of another host, is refused.",
-     "none: it would be a mistake of the test",
-     _SEVERAL + "test_an_object_keeps_to_its_host"),
-    ("Green threads and tpool threads run on the host of those that start them.",
-     "Nova's nova-compute: one process a host",
-     "tests/functional/test_hyperv_threads.py::ThreadsTest::"
-     "test_threads_act_on_the_host_of_those_that_start_them"),
-    ("nova.virt.hyperv powers, resizes, reverts, migrates, rescues, snapshots and destroys on it.",
-     "nova, nova/virt/hyperv", _NOVA_DRIVER + "test_live_migration_with_the_disks"),
-    ("compute-hyperv does all that too.",
-     "compute-hyperv, compute_hyperv/nova", _CH_DRIVER + "test_live_migration_with_the_disks"),
-    ("compute-hyperv's cold migration keeps the machine; nova's own defines a new one.",
-     "compute-hyperv and nova, migrationops.py: finish_migration",
-     _CH_DRIVER + "test_cold_migration_and_confirm"),
-    ("Merging a differencing disk writes what it holds into its parent.",
-     "Microsoft Learn, \"MergeVirtualDisk function\"",
-     "tests/unit/hyperv/test_windows_stand_ins.py::test_a_merge_writes_into_the_parent"),
 )
 
 _HEAD = """\

@@ -155,6 +155,8 @@ class Fabric:
             return self._open_cluster(caller, *arguments)
         if method not in CLUSTER_CALLS:
             raise AttributeError(method)
+        if method == "open_port":
+            arguments = (host_name,)
         if method != "wait_for_event":
             with self._lock:
                 self.catch_up()
@@ -418,10 +420,13 @@ class Fabric:
         if cluster := self._cluster_of(restored):
             cluster.node_restored(restored)
 
-    def close_clusters(self):
-        """End the waiting for events of the clusters: nobody will ask them any more."""
+    def close_clusters(self, host_name=None):
+        """End the waiting for events of clusters, as it ends with the processes that wait.
+
+        :param host_name: on which host; None: on all
+        """
         for cluster in self._clusters.values():
-            cluster.close()
+            cluster.close(host_name)
 
     def cluster_groups(self, cluster_name):
         """The clustered VMs.

@@ -104,8 +104,8 @@ class FabricClient:
     def cluster_groups(self, cluster_name):
         return self._call("cluster_groups", cluster_name)
 
-    def close_clusters(self):
-        return self._call("close_clusters")
+    def close_clusters(self, host_name=None):
+        return self._call("close_clusters", host_name)
 
     def cluster_listeners(self, cluster_name):
         return self._call("cluster_listeners", cluster_name)

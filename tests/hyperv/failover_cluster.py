@@ -260,8 +260,9 @@ class FailoverCluster:
         self._run_in_thread(group)
         return CODES["IO_PENDING"]
 
-    def open_port(self):
-        return self._ports.open()
+    def open_port(self, host_name):
+        """The number of a new notification port, which ends with the node it is opened on."""
+        return self._ports.open(host_name)
 
     def listen(self, port, object_type, flags, key):
         """See :meth:`tests.hyperv.notify_ports.NotifyPorts.listen`."""
@@ -308,6 +309,7 @@ class FailoverCluster:
     def node_failed(self, host):
         """A node is gone; its groups go to others. Called once the host is down."""
         failed = self.member(host)
+        self._ports.close_of(host.name)
         for group in [g for g in self._groups.values() if g.owner is failed]:
             group.move = None
             self._set_status(group, 0)
@@ -323,9 +325,9 @@ class FailoverCluster:
             elif group.home is node and group.settings["AutoFailbackType"] and not group.move:
                 self._fail_back(group)
 
-    def close(self):
-        """Wake who waits for events."""
-        self._ports.close_all()
+    def close(self, host_name=None):
+        """End the waiting for events on a host, or on all."""
+        self._ports.close_of(host_name)
 
     # Moves.
 

@@ -61,12 +61,13 @@ class Host:
         """Go down: nothing reaches the host, and its VMs are off."""
         self.is_down = True
         self.jobs.lose_running()
-        for machine in self.management.machines.values():
-            if not machine.is_planned and not machine.is_off:
-                self.power.change_state(machine, OFF)
+        with self.repository.silence():
+            for machine in self.management.machines.values():
+                if not machine.is_planned and not machine.is_off:
+                    self.power.change_state(machine, OFF)
 
     def boot(self):
-        """Come up again; its VMs stay off."""
+        """Come up again: the host attests, and its VMs stay off."""
         self.is_down = False
         if self.hgs_client and self.hgs_client.attestation:
             self.hgs_client.attestation.attest()
@@ -84,6 +85,8 @@ class Host:
 
     def catch_up(self):
         """Let happen what is due on the clock."""
-        if self.hgs_client and self.hgs_client.attestation and not self.is_down:
+        if self.is_down:
+            return
+        if self.hgs_client and self.hgs_client.attestation:
             self.hgs_client.attestation.catch_up()
         self.jobs.catch_up()

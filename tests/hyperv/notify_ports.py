@@ -20,11 +20,14 @@ class NotifyPorts:
         self._changed = native.module("threading").Condition()
         self._ports, self._numbers = {}, itertools.count(1)
 
-    def open(self):
-        """The number of a new port."""
+    def open(self, host_name):
+        """The number of a new port.
+
+        :param host_name: where it is waited for
+        """
         with self._changed:
             number = next(self._numbers)
-            self._ports[number] = _Port()
+            self._ports[number] = _Port(host_name)
             return number
 
     def listen(self, number, object_type, flags, key):
@@ -46,9 +49,12 @@ class NotifyPorts:
             self._ports.pop(number, None)
             self._changed.notify_all()
 
-    def close_all(self):
+    def close_of(self, host_name):
+        """Close the ports of a host; None: of all."""
         with self._changed:
-            self._ports.clear()
+            for number in [n for n, p in self._ports.items()
+                           if host_name in (None, p.host_name)]:
+                del self._ports[number]
             self._changed.notify_all()
 
     def count(self):
@@ -87,5 +93,6 @@ class NotifyPorts:
 
 
 class _Port:
-    def __init__(self):
+    def __init__(self, host_name):
+        self.host_name = host_name
         self.filters, self.events = [], collections.deque()

@@ -1,4 +1,5 @@
 """The CIM repository of one computer: namespaces, classes, instances, method providers."""
+import contextlib
 import fnmatch
 import functools
 import xml.etree.ElementTree as ElementTree
@@ -24,7 +25,7 @@ class Repository:
                          if name not in self._of_roles}
         self._instances = {namespace: {} for namespace in self._classes}
         self._providers, self._changers = {}, {}
-        self._subscriptions = []
+        self._subscriptions, self._is_silent = [], False
         self.calls = CallLog()
         self.intercept = None
 
@@ -228,11 +229,22 @@ class Repository:
                 self._subscriptions.remove(entry)
         return cancel
 
+    @contextlib.contextmanager
+    def silence(self):
+        """Let changes be no events: nobody is there to tell them."""
+        self._is_silent = True
+        try:
+            yield
+        finally:
+            self._is_silent = False
+
     def changed(self, instance, before):
         """Tell the subscribers that an instance is not what it was.
 
         Events come at once, not after the query's WITHIN interval [assumption events-at-once].
         """
+        if self._is_silent:
+            return
         for query, deliver in list(self._subscriptions):
             if instance.is_a(query.target_class()) and query.matches(instance, before):
                 deliver(instance.clone(), before)

@@ -110,19 +110,6 @@ _BROKEN_CHAIN = (
     "disk for the differencing disk.")
 
 
-def write_as_guest(path, contents):
-    """Let a guest have written these bytes to a virtual disk, in the place of what it showed."""
-    _write(path, contents, _read(path)[1])
-
-
-def read_as_guest(path):
-    """The bytes that a virtual disk shows: its own, or those of its parent where it has none."""
-    contents, information = _read(path)
-    if contents == _VHDX_SIGNATURE and information.get("ParentPath"):
-        return read_as_guest(information["ParentPath"])
-    return contents
-
-
 def _vhd_error(function, code, words):
     from os_win import exceptions
     return exceptions.VHDWin32APIException(

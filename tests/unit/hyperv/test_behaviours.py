@@ -20,23 +20,18 @@ def test_every_row_names_a_test_that_exists():
 
 
 def exists(test):
-    """Whether a file defines the class or function that a node id names, or a base class does."""
+    """Whether a file defines the class or function that a node id names."""
     path, *names = test.split("::")
     path = REPOSITORY / path
     if not path.is_file():
         return False
-    module = ast.parse(path.read_text(encoding="utf-8"))
-    return bool(names) and defines(module, module, names)
-
-
-def defines(module, node, names):
-    if not names:
-        return True
-    found = [child for child in ast.walk(node) if isinstance(
-        child, (ast.ClassDef, ast.FunctionDef)) and child.name == names[0]]
-    bases = [base.id for base in getattr(node, "bases", ()) if isinstance(base, ast.Name)]
-    return (any(defines(module, child, names[1:]) for child in found)
-            or any(defines(module, module, [base, *names]) for base in bases))
+    node = ast.parse(path.read_text(encoding="utf-8"))
+    for name in names:
+        node = next((child for child in ast.walk(node) if isinstance(
+            child, (ast.ClassDef, ast.FunctionDef)) and child.name == name), None)
+        if node is None:
+            return False
+    return bool(names)
 
 
 def test_every_assumption_is_in_the_table_and_the_other_way_round():

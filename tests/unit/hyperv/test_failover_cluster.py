@@ -484,8 +484,11 @@ def test_a_host_that_is_down_answers_nobody(cluster, vm, fabric, exceptions):
             utilsfactory.get_vmutils("HV1").list_instances()
     with pytest.raises(ValueError, match="down"):
         fabric.fail_node("HV1")
+    fabric.deauthorise_host("HV1")
     fabric.restore_node("HV1")
     assert fabric.virtual_machine("HV1", "alone")["state"] == OFF
+    not_authorised = 301  # it attests when it starts
+    assert fabric.hosts()[0]["attestation_status"] == not_authorised
     with pytest.raises(ValueError, match="down"):
         fabric.restore_node("HV1")
 

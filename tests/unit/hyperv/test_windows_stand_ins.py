@@ -12,7 +12,7 @@ def disks(tmp_path):
     base, over = str(tmp_path / "base.vhdx"), str(tmp_path / "over.vhdx")
     vhdutils = windows_stand_ins.VhdUtils()
     vhdutils.create_dynamic_vhd(base, 1 << 30)
-    windows_stand_ins.write_as_guest(base, b"of Windows")
+    windows_stand_ins._write(base, b"vhdxfile of Windows", vhdutils.get_vhd_info(base))
     vhdutils.create_differencing_vhd(over, base)
     return vhdutils, base, over
 
@@ -35,20 +35,17 @@ def test_a_disk_does_not_shrink(disks):
 
 def test_a_merge_writes_into_the_parent(disks, tmp_path):
     vhdutils, base, over = disks
-    assert windows_stand_ins.read_as_guest(over) == b"of Windows"
-    windows_stand_ins.write_as_guest(over, b"of a guest")
-    assert windows_stand_ins.read_as_guest(base) == b"of Windows"
+    windows_stand_ins._write(over, b"vhdxfile of a guest", vhdutils.get_vhd_info(over))
     vhdutils.resize_vhd(over, 2 << 30)
     vhdutils.merge_vhd(over)
     assert [path.name for path in tmp_path.iterdir()] == ["base.vhdx"]
-    assert windows_stand_ins.read_as_guest(base) == b"of a guest"
-    assert vhdutils.get_vhd_info(base) == {"VirtualSize": 2 << 30}
+    assert windows_stand_ins._read(base) == (b"vhdxfile of a guest", {"VirtualSize": 2 << 30})
 
 
 def test_a_merge_of_nothing_leaves_the_parent(disks):
     vhdutils, base, over = disks
     vhdutils.merge_vhd(over, delete_merged_image=False)
-    assert windows_stand_ins.read_as_guest(base) == b"of Windows"
+    assert windows_stand_ins._read(base) == (b"vhdxfile of Windows", {"VirtualSize": 1 << 30})
     assert vhdutils.get_vhd_parent_path(over) == base
 
 
