@@ -844,6 +844,8 @@ AREAS["Several hosts"] = _rows(
     ("What os-win keeps for a process (connections, version of Windows) is kept for each host.",
      "os-win, os_win/utils/baseutils.py, hostutils.py and utilsfactory.py",
      _SEVERAL + "test_each_host_has_its_version_of_windows"),
+    ("A call is done before the next one begins, on all hosts of a fabric.",
+     "none: what Windows does at once is not simulated", _SEVERAL + "test_one_call_at_a_time"),
     ("Threads use several hosts at once without seeing each other's machines.",
      "Microsoft Learn, \"Hyper-V WMI provider (V2)\": a host's objects are its own",
      _SEVERAL + "test_threads_work_on_two_hosts_at_once"),

@@ -3,6 +3,7 @@ import importlib
 import platform
 import socket
 import threading
+import time
 
 import pytest
 
@@ -173,3 +174,29 @@ def test_a_host_of_another_process_has_its_disk_and_address(simulated, tmp_path)
     finally:
         server.stop()
         thread.join()
+
+
+def test_one_call_at_a_time(simulated, factory):
+    """A host's state is changed under one lock, whatever thread asks for whichever host."""
+    inside, most = [], []
+    for host in ("HV1", "HV2"):
+        repository = simulated.host(host).repository
+
+        def query(*arguments, real=repository.query):
+            inside.append(None)
+            most.append(len(inside))
+            time.sleep(0.01)
+            inside.pop()
+            return real(*arguments)
+        repository.query = query
+
+    def work(host):
+        with windows.acting_as(host):
+            factory.get_vmutils().list_instances()
+    threads = [threading.Thread(target=work, args=(host,)) for host in ("HV1", "HV2") * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) >= 8
+    assert set(most) == {1}
