@@ -133,8 +133,8 @@ AREAS["Jobs"] = _rows(
     ("Delays and the clock work behind the socket of a fabric process too.",
      "tests/hyperv/fabric_client.py",
      _JOBS + "test_jobs_behind_a_socket"),
-    ("compute-hyperv and os-win take delayed jobs while a server is built, rebooted, deleted; those "
-     "of AddResourceSettings must be finished when it returns.",
+    ("compute-hyperv and os-win take delayed jobs while a server is built, rebooted, deleted; "
+     "those of AddResourceSettings must be finished when it returns.",
      "os_win/utils/compute/vmutils.py (attach_drive)",
      "tests/functional/test_vtpm_driver.py::VtpmDriverTest::test_jobs_that_take_time"),
 )

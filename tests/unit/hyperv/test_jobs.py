@@ -1,4 +1,5 @@
 """Jobs that start, run, end, fail and are stopped, as PyMI and os-win see them."""
+import datetime
 import threading
 import xml.etree.ElementTree as ElementTree
 
