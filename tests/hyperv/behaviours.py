@@ -574,6 +574,13 @@ AREAS["Snapshots, export and import"] = _rows(
     ("A VM with a physical disk gets no snapshot.",
      "assumed: snapshot-files",
      "tests/unit/hyperv/test_snapshots.py::test_a_vm_with_a_physical_disk_gets_no_snapshot"),
+    ("A VM whose disks are not all there gets no snapshot.",
+     "assumed: snapshot-files",
+     "tests/unit/hyperv/test_snapshots.py::test_a_vm_without_its_disks_gets_no_snapshot"),
+    ("Disks that cannot be merged keep the snapshot, and the VM that has it.",
+     "assumed: snapshot-files",
+     "tests/unit/hyperv/test_snapshots.py::"
+     "test_disks_that_cannot_be_merged_keep_the_snapshot"),
     ("Removing a snapshot amid others merges its disk only.",
      "assumed: snapshot-files",
      "tests/unit/hyperv/test_snapshots.py::test_a_chain_is_merged_from_the_middle"),

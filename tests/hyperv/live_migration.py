@@ -359,6 +359,7 @@ class _Move:
             self._make_folder(pathlib.Path(there).parent)
             self._made.append(pathlib.Path(there))
             shutil.copy(path, there)
+        for path, there in self._files.items():
             parent = disk_files.parent(path)
             if parent:
                 VhdUtils().reconnect_parent_vhd(there, self._files.get(parent)

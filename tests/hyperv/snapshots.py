@@ -88,6 +88,7 @@ class SnapshotService:
 
     @staticmethod
     def _differencing_disk(parent):
+        _require(parent)
         stem, kind = _DIFFERENCING.fullmatch(os.path.basename(parent)).groups()
         child = os.path.join(os.path.dirname(parent), "%s_%s.a%s" % (stem, new_guid(), kind))
         VhdUtils().create_differencing_vhd(child, parent)
@@ -156,9 +157,12 @@ def remove(machine, snapshot):
 
     :raises OSError: a disk cannot be written
     """
-    machine.drop(snapshot)
-    users = [machine, *machine.snapshots.values()]
+    others = [other for other in machine.snapshots.values() if other is not snapshot]
+    users = [machine, *others]
     in_use = {path for user in users for path in _disks_of(user)}
+    for path in in_use | _disks_of(snapshot):
+        _require(path)
+    machine.drop(snapshot)
     for path in _disks_of(snapshot):
         children = [child for child in in_use if disk_files.parent(child) == path]
         if len(children) == 1 and path not in in_use:
@@ -176,10 +180,7 @@ def remove(machine, snapshot):
 def _merge(child, parent, users, in_use):
     """Put the contents of a differencing disk into its parent, which all use instead."""
     vhdutils = VhdUtils()
-    size = vhdutils.get_vhd_size(child)["VirtualSize"]
     vhdutils.merge_vhd(child, delete_merged_image=True)
-    if vhdutils.get_vhd_size(parent)["VirtualSize"] != size:
-        vhdutils.resize_vhd(parent, size)
     for path in in_use - {child}:
         if disk_files.parent(path) == child:
             vhdutils.reconnect_parent_vhd(path, parent)
@@ -187,6 +188,12 @@ def _merge(child, parent, users, in_use):
         user.change_disk(child, parent)
     in_use.discard(child)
     in_use.add(parent)
+
+
+def _require(disk):
+    """:raises OSError: the disk, or one that it is based on, is not there"""
+    for path in disk_files.chain(disk):
+        os.stat(path)
 
 
 def _disks_of(user):

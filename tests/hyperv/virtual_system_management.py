@@ -194,8 +194,12 @@ class VirtualSystemManagement:
             return jobs.INVALID_STATE
         if not machine.is_planned:
             # The disks stay: what the differencing ones hold goes into those under them.
-            for snapshot in list(machine.snapshots.values()):
-                snapshots.remove(machine, snapshot)
+            try:
+                for snapshot in list(machine.snapshots.values()):
+                    snapshots.remove(machine, snapshot)
+            except OSError as fault:
+                return self._jobs.failed("DestroySystem", jobs.JobFailure(str(fault)),
+                                         machine.system)
             machine.remove_files()
         self.forget(machine)
         return self._jobs.done("DestroySystem")

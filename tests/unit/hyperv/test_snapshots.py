@@ -200,6 +200,30 @@ def test_a_disk_error_leaves_no_snapshot(machine, fabric, tmp_path, monkeypatch)
     machine.vmutils.take_vm_snapshot(machine.name)
 
 
+@pytest.mark.parametrize("missing", ["root.vhdx", "base.vhdx"])
+def test_a_vm_without_its_disks_gets_no_snapshot(machine, tmp_path, missing):
+    from os_win import exceptions
+    (tmp_path / missing).unlink()
+    before = files(tmp_path)
+    with pytest.raises(exceptions.WMIJobFailed, match="No such file"):
+        machine.vmutils.take_vm_snapshot(machine.name)
+    assert files(tmp_path) == before and machine.vmutils.get_vm_snapshots(machine.name) == []
+
+
+def test_disks_that_cannot_be_merged_keep_the_snapshot(machine, tmp_path):
+    from os_win import exceptions
+    taken = machine.vmutils.take_vm_snapshot(machine.name)
+    machine.stop()
+    (tmp_path / "base.vhdx").unlink()
+    before = files(tmp_path)
+    with pytest.raises(exceptions.WMIJobFailed, match="No such file"):
+        machine.vmutils.remove_vm_snapshot(taken)
+    with pytest.raises(exceptions.WMIJobFailed, match="No such file"):
+        machine.vmutils.destroy_vm(machine.name)
+    assert machine.vmutils.get_vm_snapshots(machine.name) == [taken]
+    assert files(tmp_path) == before
+
+
 def test_destroying_a_vm_merges_its_disks(machine, tmp_path):
     machine.vmutils.take_vm_snapshot(machine.name)
     machine.vmutils.take_vm_snapshot(machine.name)
