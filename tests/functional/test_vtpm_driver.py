@@ -122,6 +122,18 @@ class VtpmDriverTest(nova_base.NovaTestCase):
         self.assertNotIn("CUSTOM_HYPERV_VTPM", traits)
         self.assertNotIn("CUSTOM_HYPERV_GUARDED_HOST", traits)
 
+    def test_a_host_loses_its_traits_when_its_attestation_ends(self):
+        provider = self._get_provider_uuid_by_host(HOST)
+        self.simulated.deauthorise_host(HOST)
+        self._run_periodics()
+        self.assertIn("CUSTOM_HYPERV_GUARDED_HOST", self._get_provider_traits(provider))
+        self.simulated.advance_clock(8 * 3600)
+        self._run_periodics()
+        self.assertNotIn("CUSTOM_HYPERV_GUARDED_HOST", self._get_provider_traits(provider))
+        self.simulated.authorise_host(HOST)
+        self._run_periodics()
+        self.assertIn("CUSTOM_HYPERV_GUARDED_HOST", self._get_provider_traits(provider))
+
     def test_given_protector(self):
         server = self.boot(self.vtpm_image(os_vtpm_keys=KEY))
         (machine,) = self.machines

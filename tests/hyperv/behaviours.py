@@ -466,6 +466,10 @@ AREAS["Host Guardian Service and attestation"] = _rows(
     ("All of it can be changed over the socket of a fabric process.",
      "tests/hyperv/fabric_client.py",
      _ATTESTATION + "test_behind_a_socket"),
+    ("What a host reports to placement follows its attestation on the clock.",
+     'Microsoft Learn, "Guarded fabric and shielded VMs overview" ("Host requests attestation")',
+     "tests/functional/test_vtpm_driver.py::VtpmDriverTest::"
+     "test_a_host_loses_its_traits_when_its_attestation_ends"),
 )
 
 AREAS["Live migration"] = _rows(

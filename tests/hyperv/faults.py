@@ -76,9 +76,9 @@ class Faults:
             return self._run(method, work)
         failure = jobs.JobFailure(*rule["job_error"]) if rule["job_error"] else None
         if rule["delay"] and _starts_jobs(cls, method):
-            return self._jobs.start(
+            return self._run(method, lambda: self._jobs.start(
                 target, method, values, work, rule["delay"], failure,
-                rule["point"] == "before", rule["cancellable"])
+                rule["point"] == "before", rule["cancellable"]))
         if rule["point"] == "after":
             result = self._run(method, work)
             code = result if isinstance(result, int) else (result or {}).get("ReturnValue", 0)

@@ -66,6 +66,9 @@ class VirtualSystemManagement:
                     "RemoveResourceSettings": self._remove_resources,
                     "ModifySystemSettings": self._modify_system})):
             repository.provide(V2, name, methods)
+        job_factory.check_first("CIM_VirtualSystemManagementService", {
+            "DestroySystem": (self._check_destroy, None),
+            "ModifySystemSettings": (self._check_modify_system, None)})
         self._add_templates()
 
     @property
@@ -188,10 +191,15 @@ class VirtualSystemManagement:
                 EncryptStateAndVmMigrationTraffic=False,
                 VirtualizationBasedSecurityOptOut=False, BindToHostTpm=False)
 
-    def _destroy(self, service, AffectedSystem=None):  # noqa: N803
+    def _check_destroy(self, service, AffectedSystem=None):  # noqa: N803
         machine = self.machine_of(AffectedSystem)
-        if machine.state not in (OFF, SAVED):
-            return jobs.INVALID_STATE
+        return None if machine.state in (OFF, SAVED) else jobs.INVALID_STATE
+
+    def _destroy(self, service, AffectedSystem=None):  # noqa: N803
+        refusal = self._check_destroy(service, AffectedSystem)
+        if refusal is not None:
+            return refusal
+        machine = self.machine_of(AffectedSystem)
         if not machine.is_planned:
             # The disks stay: what the differencing ones hold goes into those under them.
             try:
@@ -206,20 +214,29 @@ class VirtualSystemManagement:
 
     # Changing a machine.
 
-    def _modify_system(self, service, SystemSettings=None):  # noqa: N803
+    def _check_modify_system(self, service, SystemSettings=None):  # noqa: N803
         given = self._repository.embedded(V2, SystemSettings, "Msvm_VirtualSystemSettingData")
         machine, snapshot = self.snapshot_of(given)
         if snapshot is not None:
-            return self._rename_snapshot(machine, snapshot, given["ElementName"])
+            return None
         machine = self.machine_of(given)
         stored = machine.settings
         if not machine.is_planned and any(
                 given[root] and given[root] != stored[root] for root in _FIXED_ROOTS):
             # The files of a VM are moved by a migration only [assumption roots-stay].
             return jobs.INVALID_PARAMETER
-        refusal = firmware.check(machine, given)
+        return firmware.check(machine, given)
+
+    def _modify_system(self, service, SystemSettings=None):  # noqa: N803
+        refusal = self._check_modify_system(service, SystemSettings)
         if refusal is not None:
             return refusal
+        given = self._repository.embedded(V2, SystemSettings, "Msvm_VirtualSystemSettingData")
+        machine, snapshot = self.snapshot_of(given)
+        if snapshot is not None:
+            return self._rename_snapshot(machine, snapshot, given["ElementName"])
+        machine = self.machine_of(given)
+        stored = machine.settings
         _update(stored, given)
         firmware.complete(stored)
         machine.system["ElementName"] = stored["ElementName"]

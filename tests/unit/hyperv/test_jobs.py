@@ -101,6 +101,14 @@ def test_parameters_and_state_are_checked_when_the_method_is_called(fabric, syst
     assert system.RequestStateChange(RequestedState=3) == (None, 32775)
     with pytest.raises(wmi.x_wmi):
         vmutils._vs_man_svc.ModifySystemSettings(SystemSettings="<INSTANCE CLASSNAME='None'/>")
+    fabric.clear_faults("HV1")
+    system.RequestStateChange(RequestedState=2)
+    fabric.add_delay("HV1", "*", MINUTE, times=None)
+    assert vmutils._vs_man_svc.DestroySystem(system.path_()) == (None, 32775)
+    settings = vmutils._lookup_vm_check("vm")
+    settings.SecureBootEnabled = True
+    assert vmutils._vs_man_svc.ModifySystemSettings(
+        SystemSettings=settings.GetText_(1)) == (None, 32775)
     assert vmutils._conn.Msvm_ConcreteJob(JobState=4) == []
 
 
