@@ -20,6 +20,10 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "W3C's URIs; certificate signatures are over the DER bytes; the text is UTF-8.",
      "[MS-KPS] has places for algorithms and fixes none; no public sample exists. A protector "
      "made here is not one for Windows, nor the other way round."),
+    ("references-checked",
+     "A reference parameter of another class, of another computer, or to nothing is refused before "
+     "the method runs; so is a call without a parameter that may not be left out.",
+     "Hyper-V refuses each; whether as an error or as a return value is not documented for all."),
     ("events-at-once",
      "Events come at once, not at the next poll of the query's WITHIN interval.",
      "Tests would wait for up to a minute for nothing."),

@@ -17,6 +17,11 @@ _TOKEN = re.compile(r"""\s*(?:
     |(?P<symbol><>|!=|<=|>=|=|<|>|\(|\)|,)
     |(?P<word>[\w.*-]+))""", re.VERBOSE)
 
+# A number or a boolean; every other literal is in quotation marks.
+_LITERAL = re.compile(r"[+-]?\d+(\.\d+)?|true|false", re.IGNORECASE)
+
+_SYSTEM_PROPERTIES = ("__path", "__class", "__this", "__relpath", "__server", "__namespace")
+
 _ORDERED = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
@@ -30,6 +35,7 @@ class Query:
     def __init__(self, text):
         self._text = text
         self._tokens = _tokens(text)
+        self._compared = []  # (name, the literal it is compared with, or None)
         self._expect("select")
         self.fields = self._parse_fields()
         self._expect("from")
@@ -52,6 +58,42 @@ class Query:
         """For a query about events: the class after ISA, or None."""
         found = re.search(r"TargetInstance\s+ISA\s+['\"](\w+)['\"]", self._text, re.IGNORECASE)
         return found.group(1) if found else None
+
+    def check(self, cls):
+        """Refuse names that the class has not, and literals that are not of a property's type.
+
+        :param cls: the :class:`tests.hyperv.cim.Class` after FROM
+        :raises cim.Error: INVALID_QUERY
+        """
+        for name in self.fields:
+            self._check_name(cls, name, None)
+        for name, literal in self._compared:
+            self._check_name(cls, name, literal)
+
+    def check_event(self, cls):
+        """The same for the members of an event's instance, whose class this is."""
+        for name, literal in self._compared:
+            first, _, name = name.partition(".")
+            if first.lower() not in ("targetinstance", "previousinstance"):
+                raise self._invalid()
+            if name:
+                self._check_name(cls, name, literal)
+
+    def _check_name(self, cls, name, literal):
+        if name.lower() in _SYSTEM_PROPERTIES:
+            return
+        cim_type = next((cim_type for declared, cim_type in cls.properties.items()
+                         if declared.lower() == name.lower()), None)
+        if cim_type is None:
+            raise self._invalid()
+        if literal is not None and cim_type.kind not in ("string", "datetime", "reference"):
+            try:
+                if cim_type.is_array or literal.lower() not in ("true", "false"):
+                    cim_type.convert(int(literal))
+                elif cim_type.kind != "boolean":
+                    raise self._invalid()
+            except (ValueError, TypeError, cim.Error):
+                raise self._invalid() from None
 
     def _invalid(self):
         return cim.error("INVALID_QUERY", "Invalid query: " + self._text)
@@ -102,6 +144,7 @@ class Query:
     def _parse_comparison(self):
         name = self._take("word")
         comparison = self._take("word", "symbol").lower()
+        self._compared.append((name, None))
         if comparison == "is":
             wanted = not self._accept("not")
             self._expect("null")
@@ -115,9 +158,13 @@ class Query:
         kind = self._tokens[0][0] if self._tokens else None
         other = self._take("string", "word")
         if kind == "word" and "." in other and not other[0].isdigit():
+            self._compared.append((other, None))
             return self._comparison(name, comparison, lambda row: row.value(other))
         if kind == "word" and other.lower() == "null":
             return self._comparison(name, comparison, lambda row: None)
+        if kind == "word" and not _LITERAL.fullmatch(other):
+            raise self._invalid()
+        self._compared[-1] = name, other
         return self._comparison(name, comparison, lambda row: other)
 
     def _comparison(self, name, comparison, other):
@@ -128,8 +175,7 @@ class Query:
         if comparison not in _ORDERED:
             raise self._invalid()
         compare = _ORDERED[comparison]
-        return lambda row: row.value(name) is not None and compare(
-            float(row.value(name)), float(other(row)))
+        return lambda row: _ordered(row.value(name), other(row), compare)
 
 
 class _Row:
@@ -191,6 +237,14 @@ def _like(pattern):
 
 def _text(value):
     return "" if value is None else str(value)
+
+
+def _ordered(have, want, compare):
+    if have is None or want is None:
+        return False
+    if isinstance(have, str):
+        return compare(have.lower(), str(want).lower())
+    return compare(float(have), float(want))
 
 
 def _equal(have, want):

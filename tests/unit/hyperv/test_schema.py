@@ -34,11 +34,6 @@ LEFT_OUT = {
     "Msvm_Synthetic3DDisplayControllerSettingData": "RemoteFX",
 }
 
-# Namespaces whose tables are still to come, with the prefix of their classes and the modules that
-# use them alone. Nothing of one that has a table is left out.
-AWAITED = {"root/mscluster": ("MSCluster_", "os_win/utils/compute/clusterutils.py"),
-           "root/msps": ("Msps_", "os_win/utils/compute/vmutils10.py")}
-
 # Capitalised attributes that are no member of a WMI class.
 NOT_WMI = {
     "GetText_", "Class", "RelPath", "Delete_",  # PyMI's
@@ -79,11 +74,6 @@ def _parse(path):
         return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def is_awaited(module):
-    return any(module == awaited and namespace not in schema.load_namespaces(WINDOWS)
-               for namespace, (_, awaited) in AWAITED.items())
-
-
 def nodes(kind):
     for module, tree in sources():
         for node in ast.walk(tree):
@@ -108,7 +98,7 @@ def test_every_class_that_the_drivers_name_is_declared():
     declared = tables()
     missing = {name: module for name, module in found.items()
                if name.lower() not in declared and name not in LEFT_OUT
-               and not is_awaited(module) and name != "Msvm_SnapshotOfVirtualSystem"}
+               and name != "Msvm_SnapshotOfVirtualSystem"}
     assert not missing, missing
     assert not {name for name in LEFT_OUT if name.lower() in declared}, "declared by now"
     print("not declared:", *("%s: %s" % entry for entry in sorted(LEFT_OUT.items())), sep="\n  ")
@@ -122,8 +112,7 @@ def test_every_member_that_os_win_uses_is_declared():
         name = node.attr
         if (module.startswith("os_win/utils/") and re.match("[A-Z][a-z]", name)
                 and not CLASS_NAME.fullmatch(name) and name.lower() not in known
-                and name not in NOT_WMI and not _is_of_a_module(node.value)
-                and not is_awaited(module)):
+                and name not in NOT_WMI and not _is_of_a_module(node.value)):
             missing.setdefault(name, module)
     assert not missing, missing
 
