@@ -346,9 +346,11 @@ def _add_wrapping(collection, wrapping):
 
 
 def _check_transport_signature(root, transport_key):
-    signature = _data(root, "TransportKeySignature", "Signature", "SignatureValue")
     try:
+        signature = _data(root, "TransportKeySignature", "Signature", "SignatureValue")
         _transport_hmac(transport_key, _canonical(root)).verify(signature)
+    except (AttributeError, ValueError, TypeError):
+        raise InvalidProtector("the transport key's signature cannot be read") from None
     except InvalidSignature:
         raise InvalidProtector("the transport key's signature is wrong") from None
 

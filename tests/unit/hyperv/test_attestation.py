@@ -280,7 +280,7 @@ def test_the_keys_are_for_the_host_of_the_certificate_alone(service, host, prote
 
 
 @pytest.mark.parametrize("spoil", [
-    lambda certificate: b"", lambda certificate: certificate[:-1] + b"\0",
+    lambda certificate: b"", lambda certificate: certificate[:-1] + bytes([certificate[-1] ^ 1]),
     lambda certificate: None])
 def test_health_certificates_that_are_none(service, host, protector, spoil):
     with pytest.raises(guarded_fabric.HealthCertificateException):

@@ -172,11 +172,13 @@ def test_a_protector_for_others_is_refused_at_the_start(vm, west):
     assert vm.protector() == west
 
 
+@pytest.mark.parametrize("spoil", [
+    lambda letter: b"B" if letter == b"A" else b"A", lambda letter: b"!"])
 def test_a_damaged_protector_that_only_its_key_betrays_is_refused_at_the_start(
-        vm, east):
+        vm, east, spoil):
     # The last but one signature is that with the transport key.
     position = east.rindex(b"<SignatureValue>", 0, east.rindex(b"<SignatureValue>")) + 16
-    damaged = east[:position] + bytes([east[position] ^ 1]) + east[position + 1:]
+    damaged = east[:position] + spoil(east[position:position + 1]) + east[position + 1:]
     assert vm.protect(damaged) == 4096
     vm.modify(TpmEnabled=True)
     assert "0x80070057" in vm.change_state(RUNNING)[1]
