@@ -234,4 +234,8 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "the shielding data; else the job fails and the VM runs.",
      "Documented is that the job waits for the boot. The guest that does the work is not "
      "simulated."),
+    ("metadata-signature",
+     "The ds:Signature of guardian metadata is enveloped, over the whole document in exclusive "
+     "canonical form, RSA-SHA256, by the guardian's signing key, with its certificate.",
+     "[MS-KPS] has the element and refers to the W3C; no public sample exists."),
 ))

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from lxml import etree
 
-from tests.hyperv import certificates
+from tests.hyperv import certificates, metadata_signature
 
 NAMESPACE = "http://schemas.microsoft.com/kps/2014/07"
 # Signature algorithms by their URI [assumption algorithms].
@@ -105,6 +105,7 @@ class Guardian:
                           ("SigningCertificateSelfSignature",
                            sign(self.signing_key, self.signing_certificate))):
             add_signature(etree.SubElement(information, _tag(tag)), data)
+        root = metadata_signature.add(root, self.signing_key, self.signing_certificate)
         return etree.tostring(root, encoding="utf-8", xml_declaration=True)
 
     @classmethod
@@ -123,9 +124,10 @@ class Guardian:
                     _signature_path("SigningCertificateSelfSignature")))
             verify(signing, signature, encryption)
             verify(signing, own_signature, signing)
+            metadata_signature.check(root, signing)
         except (etree.XMLSyntaxError, AttributeError, ValueError, TypeError) as fault:
             raise InvalidMetadata("not guardian metadata: %s" % fault) from None
-        except InvalidSignature:
+        except (InvalidSignature, metadata_signature.WrongSignature):
             raise InvalidMetadata("a signature in the guardian metadata is wrong") from None
         return cls(name, signing, encryption, signature)
 

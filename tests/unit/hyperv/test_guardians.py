@@ -4,8 +4,9 @@ import threading
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from lxml import etree
 
-from tests.hyperv import certificates, windows
+from tests.hyperv import certificates, metadata_signature, windows
 from tests.hyperv.fabric import Fabric
 from tests.hyperv.fabric_client import FabricClient
 from tests.hyperv.fabric_process import Server
@@ -316,6 +317,25 @@ def test_import_of_metadata_with_a_wrong_signature(guardians, tmp_path, self_mad
     path = tmp_path / "metadata.xml"
     path.write_bytes(b"<SignatureValue>".join(parts))
     assert "signature" in refusal(guardians.Import, Path=str(path), Name="imported", **TRUSTING)
+
+
+def test_metadata_is_signed_whole(guardians, tmp_path, self_made):
+    path = tmp_path / "metadata.xml"
+    sound = self_made.metadata()
+    without = sound[:sound.index(b"<ds:Signature")] + b"</Metadata>"
+    stranger = metadata_signature.add(
+        etree.fromstring(without), certificates.new_key(), self_made.signing_certificate)
+    for changed in (
+            without, sound.replace(b'Version="1.0"', b'Version="1.1"', 1),
+            sound.replace(b"</GuardianInformation>", b"<More/></GuardianInformation>"),
+            etree.tostring(stranger)):
+        assert changed != sound
+        path.write_bytes(changed)
+        assert "signature" in refusal(
+            guardians.Import, Path=str(path), Name="imported", **TRUSTING)
+    # Who wrote it in another way meant the same.
+    path.write_bytes(sound.replace(b'<Metadata ', b'<Metadata\n  '))
+    guardians.Import(Path=str(path), Name="imported", **TRUSTING)
 
 
 def test_a_key_is_found_by_its_certificate_alone(self_made):
