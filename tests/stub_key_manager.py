@@ -8,6 +8,8 @@ import threading
 SECRET = b"\x00\x00 the key protector \xff" * 10
 # Who stored every secret.
 CREATOR = "the-creators-id"
+# What Keystone gives to who logs in.
+GRANTED = "a-token-that-keystone-granted"
 
 # What Barbican answers to its client's discovery.
 VERSIONS = '''{"versions": [{"id": "v1", "status": "CURRENT", "min_version": "1.0",
@@ -38,6 +40,7 @@ class KeyManager(http.server.ThreadingHTTPServer):
         self.content_type = "application/octet-stream"
         self.metadata = {"creator_id": CREATOR, "content_types": {"default": self.content_type}}
         self.script = None
+        self.grants = False
         self.connections = 0
         # Seconds that each answer takes.
         self.delay = 0
@@ -89,10 +92,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                          server.payloads.get(identifier, server.body))
 
     def do_POST(self):
-        """Nobody can log in here: it is no Keystone."""
+        """Log in to Keystone: refused, unless ``grants`` says otherwise."""
         self.server.others.append(self.path)
         self.rfile.read(int(self.headers["Content-Length"]))
-        self._answer_json({"error": {"message": "m", "code": 401}}, 401)
+        if self.server.grants:
+            self._answer(201, {"X-Subject-Token": GRANTED}, "application/json", json.dumps(
+                {"token": {"methods": ["password"], "user": {"id": "nova"}, "catalog": [],
+                           "issued_at": "2026-01-01T00:00:00.000000Z",
+                           "expires_at": "2999-01-01T00:00:00.000000Z"}}).encode())
+        else:
+            self._answer_json({"error": {"message": "m", "code": 401}}, 401)
 
     def _answer_container(self, identifier):
         secrets = self.server.containers.get(identifier)

@@ -144,11 +144,13 @@ def real(folder):
     client = Client(session, cloud.url("barbican"))
     identifiers = [client.store_secret("benchmark", payload) for payload in PAYLOADS]
     container = client.barbican.containers.create(name="benchmark", secrets={
-        str(number): client.barbican.secrets.get(identifier)
+        str(number): client.barbican.secrets.get(
+            "%s/v1/secrets/%s" % (cloud.url("barbican"), identifier))
         for number, identifier in enumerate(identifiers, 1)}).store()
     with relay(cloud.url("barbican")) as (url, count):
         try:
-            yield url, session.get_token(), identifiers, container, count
+            # With the version: without it the client that compute-hyperv uses gets a 404.
+            yield url + "/v1", session.get_token(), identifiers, container, count
         finally:
             client.barbican.containers.delete(container)
             for identifier in identifiers:

@@ -1,6 +1,8 @@
 """Servers with a vTPM, booted by an ordinary user through the API of a real cloud."""
 
 import base64
+import datetime
+import time
 
 import pytest
 
@@ -206,6 +208,16 @@ class TestKeysThatCannotBeRead:
         keys = tenant.store(tenant.protector)
         tenant.alice.barbican.secrets.delete(keys)
         assert "was deleted, has expired" in tenant.fault(tenant.vtpm_image(os_vtpm_keys=keys))
+
+    def test_expired(self, tenant):
+        expiration = datetime.datetime.utcnow() + datetime.timedelta(seconds=2)
+        tenant.payloads.append(tenant.protector)
+        reference = tenant.alice.barbican.secrets.create(
+            name="expires", payload=tenant.protector, expiration=expiration.isoformat()).store()
+        image = tenant.vtpm_image(os_vtpm_keys=reference.rpartition("/")[2])
+        while datetime.datetime.utcnow() <= expiration:
+            time.sleep(0.1)
+        assert "has expired (Barbican does not tell which)" in tenant.fault(image)
 
     def test_without_a_payload(self, tenant):
         reference = tenant.alice.barbican.secrets.create(name="empty").store()

@@ -91,6 +91,30 @@ def test_what_runs_for_an_earlier_item_goes_on():
     assert seen == [False]
 
 
+def test_items_after_a_failure_are_not_begun():
+    failed, begun = threading.Event(), threading.Event()
+
+    def work(item, _):
+        if item == 0:
+            assert failed.wait(20)
+            # Time for another thread to do what it must not.
+            begun.wait(0.3)
+            return item
+        if item == 1:
+            failed.set()
+            return WorkError("second")
+        begun.set()
+        return item
+
+    with pytest.raises(WorkError, match="second"):
+        run(work, range(3), at_once=2)
+    assert not begun.is_set()
+
+
+def test_the_threads_do_not_keep_the_process():
+    assert run(lambda item, _: threading.current_thread().daemon, [0]) == [True]
+
+
 def test_the_time_is_up(never):
     def work(item, _):
         if item == 2:
@@ -102,13 +126,20 @@ def test_the_time_is_up(never):
     assert caught.value.position == 2
 
 
-def test_results_do_not_stay(never):
+def test_results_do_not_stay():
+    late, threads = threading.Event(), []
+
     def work(item, _):
+        threads.append(threading.current_thread())
         if item == 3:
-            never.wait()
+            late.wait(20)
         return item
 
     one = side_by_side.SideBySide(work, range(4), 4, 0.2)
     with pytest.raises(side_by_side.NotInTimeError):
         one.run()
+    assert one._outcomes == [None] * 4
+    late.set()
+    for thread in threads:
+        thread.join(20)
     assert one._outcomes == [None] * 4
