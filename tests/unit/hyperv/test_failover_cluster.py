@@ -199,7 +199,7 @@ def test_the_state_follows_the_vm(cluster, vm, fabric):
 
 def test_a_live_move_takes_the_tpm_along(cluster, tpm, fabric):
     before = fabric.virtual_machine("HV1", tpm.name)["key_protector"]
-    cluster.live_migrate_vm(tpm.name, "hv2")  # in any case
+    cluster.live_migrate_vm(tpm.name, "hv2", LONG)  # in any case
     assert names(fabric, "HV1") == []
     assert cluster.get_vm_host(tpm.name) == "HV2"
     assert stored_group(cluster).OwnerNode == "HV2"
@@ -214,7 +214,7 @@ def test_a_move_that_is_refused_leaves_the_vm_where_it_was(cluster, tpm, fabric,
         fabric.set_guarded("HV2", False)
     before = fabric.virtual_machine("HV1", tpm.name)
     with pytest.raises(exceptions.ClusterGroupMigrationFailed):
-        cluster.live_migrate_vm(tpm.name, "HV-WEST" if why == "fabric" else "HV2")
+        cluster.live_migrate_vm(tpm.name, "HV-WEST" if why == "fabric" else "HV2", LONG)
     assert cluster.get_cluster_group_state_info(tpm.name) == {
         "owner_node": "HV1", "state": ONLINE, "migration_queued": False}
     assert "Microsoft Virtual TPM Device" in group(fabric)["reason"]
@@ -226,14 +226,14 @@ def test_moves_that_do_not_begin(cluster, vm, fabric, exceptions):
     vm.start()
     fabric.fail_node("HV2")
     with pytest.raises(exceptions.ClusterWin32Exception) as caught:
-        cluster.live_migrate_vm("vm-1", "HV2")
+        cluster.live_migrate_vm("vm-1", "HV2", LONG)
     assert caught.value.error_code == 5005  # the node is not available
     with pytest.raises(exceptions.ClusterObjectNotFound):
-        cluster.live_migrate_vm("vm-1", "HV-ALONE")
+        cluster.live_migrate_vm("vm-1", "HV-ALONE", LONG)
     fabric.hold_cluster_moves("CL1")
     with pytest.raises(exceptions.ClusterGroupMigrationTimeOut):
         cluster.live_migrate_vm("vm-1", "HV3", timeout=SOON)
-    cluster.live_migrate_vm("vm-1", "HV1")  # nothing to do
+    cluster.live_migrate_vm("vm-1", "HV1", LONG)  # nothing to do
     assert cluster.get_vm_host("vm-1") == "HV1"
 
 
@@ -242,7 +242,7 @@ def test_only_one_move_of_a_group_at_a_time(cluster, vm, fabric, exceptions):
     fabric.hold_cluster_moves("CL1")
     with cluster._cmgr.open_cluster_group("vm-1") as handle:
         cluster._clusapi_utils.move_cluster_group(handle, None, 0, None)
-        for begin in (lambda: cluster.live_migrate_vm("vm-1", "HV3"),
+        for begin in (lambda: cluster.live_migrate_vm("vm-1", "HV3", LONG),
                       lambda: cluster.take_offline("vm-1"),
                       lambda: cluster._clusapi_utils.destroy_cluster_group(handle)):
             with pytest.raises(exceptions.ClusterWin32Exception) as caught:
@@ -260,7 +260,7 @@ def test_a_move_that_takes_too_long_is_cancelled(cluster, tpm, fabric, exception
     assert cluster.get_cluster_group_state_info(tpm.name) == {
         "owner_node": "HV1", "state": ONLINE, "migration_queued": False}
     assert fabric.read_tpm("HV1", tpm.name, "bitlocker") == SECRET
-    cluster.live_migrate_vm(tpm.name, "HV2")
+    cluster.live_migrate_vm(tpm.name, "HV2", LONG)
     assert cluster.get_vm_host(tpm.name) == "HV2"
 
 
@@ -355,7 +355,7 @@ def test_the_owner_change_listener(cluster, vm, fabric):
         assert thread.is_alive()
     vm.stop()  # no change of the owner
     vm.start()
-    cluster.live_migrate_vm("vm-1", "HV2")
+    cluster.live_migrate_vm("vm-1", "HV2", LONG)
     fabric.fail_node("HV2")
     thread.join(LONG)
     assert not thread.is_alive()
@@ -365,7 +365,7 @@ def test_the_owner_change_listener(cluster, vm, fabric):
 def test_the_owner_change_as_a_wmi_event(cluster, vm):
     vm.start()
     seen, watcher = [], cluster._get_failover_watcher()
-    cluster.live_migrate_vm("vm-1", "HV2")
+    cluster.live_migrate_vm("vm-1", "HV2", LONG)
     cluster._monitor_vm_failover(watcher, lambda *event: seen.append(event), LONG * 1000)
     assert seen == [("vm-1", "HV1", "HV2")]
 
@@ -544,7 +544,7 @@ def test_buffers_that_are_too_small(cluster, vm, library):
     library.CloseCluster(handle)
 
 
-def test_an_event_waits_until_it_fits(cluster, vm, library):
+def test_an_event_waits_until_it_fits(cluster, vm, library, fabric):
     from os_win.utils.winapi.libs import clusapi
     wait_timeout, more_data, state_changes, of_groups = 258, 234, 8, 2
     handle = library.OpenCluster(None)
@@ -577,7 +577,9 @@ def test_an_event_waits_until_it_fits(cluster, vm, library):
     resources = 3  # whose events are not simulated
     assert library.CreateClusterNotifyPortV2(
         port, handle, ctypes.byref(clusapi.NOTIFY_FILTER_AND_TYPE(resources, 1)), 1, None) is None
+    assert fabric.cluster_listeners("CL1") == 1
     assert library.CloseClusterNotifyPort(port)
+    assert fabric.cluster_listeners("CL1") == 0
     assert next_event(100)[0] == 6  # an invalid handle
 
 
