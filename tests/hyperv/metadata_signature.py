@@ -3,6 +3,8 @@
 Source: [MS-KPS] 2.2.2.1 (Metadata has a ds:Signature); W3C, "XML Signature Syntax and Processing".
 How it is made is this package's choice [assumption metadata-signature].
 """
+import logging
+
 import signxml
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -11,6 +13,9 @@ from signxml.algorithms import CanonicalizationMethod, DigestAlgorithm, Signatur
 _CONFIGURATION = signxml.SignatureConfiguration(
     location="./", expect_references=1, signature_methods=frozenset({SignatureMethod.RSA_SHA256}),
     digest_algorithms=frozenset({DigestAlgorithm.SHA256}))
+
+# At debug level it writes whole documents into the log of whatever runs on the simulation.
+logging.getLogger("signxml").setLevel(logging.INFO)
 
 
 class WrongSignature(Exception):
