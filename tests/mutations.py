@@ -11,6 +11,7 @@ _CONTRACT = "tests/contract/test_windows_contract.py::TestWindowsContract::"
 _GUARDIANS = "tests/unit/test_guardians.py::"
 _SECURITY = "tests/unit/test_security.py::"
 _KEYS = "tests/unit/test_keys.py::"
+_PROTECTORS = "tests/unit/test_key_protector.py::"
 _DRIVER = "tests/functional/test_vtpm_driver.py::VtpmDriverTest::"
 _OWN_STEPS = _CONTRACT + "test_the_products_own_steps"
 
@@ -165,11 +166,57 @@ MUTATIONS = (
         "Hyper-V takes a key protector with its length before it: it refuses this one.",
         "key_protector.py",
         """\
-    raw = (len(document) + _PREFIX_LENGTH).to_bytes(_PREFIX_LENGTH, "big") + document
-    return KeyProtector(raw=raw""",
+        raw=(len(document) + _PREFIX_LENGTH).to_bytes(_PREFIX_LENGTH, "big") + document,
+""",
         """\
-    return KeyProtector(raw=document""",
+        raw=document,
+""",
         (_OWN_STEPS,)),
+    Mutation(
+        "forged protector",
+        "Whoever can write to the key manager puts a guardian of their own into a tenant's.",
+        "key_protector_signatures.py",
+        """\
+    if is_settled:
+        raise WrongSignatureError("%s is over something else" % what)
+""",
+        "",
+        (_PROTECTORS + "TestSignatures::test_wrappings_that_were_changed_after_signing",)),
+    Mutation(
+        "stranger's guardian",
+        "A guardian whom the owner never signed in can unwrap the VM's keys.",
+        "key_protector_signatures.py",
+        """\
+    except InvalidSignature:
+        raise WrongSignatureError("%s was not made with its key" % what) from None
+""",
+        """\
+    except InvalidSignature:
+        return not_verified("its key did not make it")
+""",
+        (_PROTECTORS + "test_damaged_and_forged",)),
+    Mutation(
+        "unknown algorithm refused",
+        "No document says which algorithms Windows names: its protectors may all be refused.",
+        "key_protector_signatures.py",
+        """\
+        return not_verified("its algorithm, %s, is not known here" % policy.quote(
+            signature.algorithm, _URI_LENGTH))
+""",
+        """\
+        raise WrongSignatureError("%s is of an unknown algorithm" % what)
+""",
+        (_PROTECTORS + "TestSignatures::test_an_unknown_algorithm_is_not_verified_and_not_wrong",)),
+    Mutation(
+        "attributes not bounded",
+        "A secret of 1 MB keeps nova-compute busy for minutes: the XML parser compares its pairs.",
+        "key_protector_xml.py",
+        """\
+    if text.count("<") > _MAX_TAGS or text.count('"') + text.count("'") > _MAX_QUOTES:
+        raise MalformedError("it has more elements or attributes than any key protector")
+""",
+        "",
+        (_PROTECTORS + "test_hostile",)),
     Mutation(
         "key in the log",
         "Whoever reads nova-compute's debug log has the tenant's key.",

@@ -1,33 +1,50 @@
-"""Key protectors: which guardians can unwrap one.
+"""Key protectors: whose one is, who can unwrap it, and what of it was verified.
 
-The structure is that of [MS-KPS] (Key Protection Service Protocol), section "Protector", as
-``Get-VMKeyProtector`` and ``New-HgsKeyProtector`` give it: four bytes of length (big endian,
-themselves included), then XML. Pure: no Windows, no network, no secrets needed.
+A key protector is what ``Get-VMKeyProtector`` and ``New-HgsKeyProtector`` give: four bytes of
+length (big endian, themselves included), then XML. It is checked as the server checks it ([MS-KPS]
+version 8.0, section 3.1.5.1.1.3), without any secret: structure
+(:mod:`vtpm_compute.key_protector_xml`), certificates, the chain of every wrapping to its owner, and
+signatures (:mod:`vtpm_compute.key_protector_signatures`). Pure: no Windows, no network.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
+import datetime
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 from cryptography import x509
-from lxml import etree
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import rsa
 
-from vtpm_compute import errors
+from vtpm_compute import errors, key_protector_signatures, key_protector_xml
+from vtpm_compute.key_protector_signatures import CheckedSignature, Verdict
 from vtpm_scheduling import policy
 
-NAMESPACE = "http://schemas.microsoft.com/kps/2014/07"
 _PREFIX_LENGTH = 4
 # What Windows gives for a virtual machine that has none: just the length.
 UNSET = (_PREFIX_LENGTH).to_bytes(_PREFIX_LENGTH, "big")
-# A protector with six guardians of RSA-4096 has 38 KB.
-_MAX_BYTES = 1024 * 1024
 # A stranger chose the names in the certificates.
 _NAME_LENGTH = 80
-_NOT_ONE = "What %s holds is not a key protector: %s. Store the bytes of (Get-VMKeyProtector)."
+# Microsoft Learn, "New-HgsGuardian"; more bits, and a longer exponent, than Windows' own
+# cryptography has only cost time.
+_MIN_KEY_BITS, _MAX_KEY_BITS, _MAX_EXPONENT_BITS = 2048, 16384, 64
+# What the cryptography package raises for certificates that are none; not all of it is documented
+# (KeyError: a name of an unknown ASN.1 type).
+_UNREADABLE = (ValueError, LookupError, TypeError, ArithmeticError, x509.InvalidVersion,
+               UnsupportedAlgorithm)
+# A PFX file ([RFC 7292] 4): a sequence that begins with version 3.
+_PFX = re.compile(rb"\x30(?:[\x00-\x80]|\x81.|\x82..|\x83...|\x84....)\x02\x01\x03", re.DOTALL)
+_BASE64 = re.compile(rb"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
+
+_NOT_ONE = "What %s holds is not a key protector: %s. %s"
+_UNUSABLE = "The key protector of %s cannot be used: %s. %s"
+_STORE_AGAIN = "Store the bytes of (Get-VMKeyProtector)."
+_EXPORT_AGAIN = "It is damaged or forged: export it again with Get-VMKeyProtector, and store that."
+_MAKE_ANEW = "Make a new one with New-HgsKeyProtector, and store its RawData."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,27 +52,66 @@ class Guardian:
     """One who can unwrap the protector.
 
     :ivar wrapping_id: its number in the protector.
-    :ivar name: the common name in its encryption certificate.
+    :ivar name: the common name in its encryption certificate, printable and cut.
     :ivar thumbprint: SHA-256 of that certificate, lower-case hexadecimal.
     :ivar is_owner: whether its wrapping is its own parent, as only the owner's is.
+    :ivar key_bits: the length of its RSA encryption key.
+    :ivar not_before: from when its encryption certificate is valid (UTC).
+    :ivar not_after: until when.
+    :ivar signatures: over its signing and its encryption certificate.
     """
 
-    wrapping_id: str
+    wrapping_id: int
     name: str
     thumbprint: str
     is_owner: bool
+    key_bits: int
+    not_before: datetime.datetime
+    not_after: datetime.datetime
+    signatures: tuple[CheckedSignature, ...]
+
+    def __str__(self) -> str:
+        return "%s%s (%s...)" % (
+            self.name, ", the owner" if self.is_owner else "", self.thumbprint[:16])
+
+    def lines(self) -> Iterator[str]:
+        """What there is to know of it, for people."""
+        yield "%s, wrapping %d: %s" % (
+            "Owner" if self.is_owner else "Guardian", self.wrapping_id, self.name)
+        yield "  encryption certificate: SHA-256 %s" % self.thumbprint
+        yield "  RSA of %d bits, valid from %s to %s" % (
+            self.key_bits, self.not_before.date(), self.not_after.date())
+        for signature in self.signatures:
+            yield "  %s" % signature
 
 
 @dataclasses.dataclass(frozen=True)
 class KeyProtector:
-    """A key protector that was read.
+    """A key protector that was read and checked.
 
     :ivar raw: with its length before it, as Hyper-V takes it.
     :ivar guardians: in the order of the wrappings.
+    :ivar signatures: over all wrappings: the guardian's, and the transport key's.
+    :ivar max_offline_unwraps: whether it may be unwrapped without its HGS: not when it is 0.
+    :ivar warnings: sentences; what is doubtful but does not keep it from being used.
     """
 
     raw: bytes = dataclasses.field(repr=False)
-    guardians: tuple[Guardian, ...] = ()
+    guardians: tuple[Guardian, ...]
+    signatures: tuple[CheckedSignature, ...]
+    max_offline_unwraps: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def owner(self) -> Guardian:
+        """Who made it and signed the others in."""
+        return next(guardian for guardian in self.guardians if guardian.is_owner)
+
+    @property
+    def all_signatures(self) -> tuple[CheckedSignature, ...]:
+        """Those over the certificates, then those over all wrappings."""
+        return (*(signature for guardian in self.guardians for signature in guardian.signatures),
+                *self.signatures)
 
     def require_guardian(self, thumbprint: str, source: str) -> None:
         """Check that a guardian can unwrap it.
@@ -70,6 +126,26 @@ class KeyProtector:
                 "with Grant-HgsKeyProtector for that guardian and store it again."
                 % (source, thumbprint[:16]))
 
+    def summary(self) -> str:
+        """One line for a log: whose it is, who can unwrap it, what was verified and what not."""
+        verified = [one for one in self.all_signatures if one.verdict is Verdict.VERIFIED]
+        return "%d bytes, guardians: %s; %d of %d signatures verified%s" % (
+            len(self.raw), ", ".join(map(str, self.guardians)), len(verified),
+            len(self.all_signatures), "".join(
+                "; %s" % one for one in self.all_signatures if one not in verified))
+
+    def lines(self) -> Iterator[str]:
+        """The report, for people: what it is, each signature, and warnings."""
+        yield "Key protector of %d bytes, MaxOfflineUnwraps %d" % (
+            len(self.raw), self.max_offline_unwraps)
+        for guardian in self.guardians:
+            yield from guardian.lines()
+        yield "All wrappings"
+        for signature in self.signatures:
+            yield "  %s" % signature
+        for warning in self.warnings:
+            yield "Warning: %s" % warning
+
 
 def is_unset(raw: Sequence[int]) -> bool:
     """Whether what GetKeyProtector gave means that there is none."""
@@ -81,72 +157,206 @@ def thumbprint(certificate: bytes) -> str:
     return hashlib.sha256(certificate).hexdigest()
 
 
-def parse(pieces: Sequence[bytes], source: str) -> KeyProtector:
-    """Read a key protector that was given whole or in pieces.
+def parse(pieces: Sequence[bytes], source: str,
+          now: datetime.datetime | None = None) -> KeyProtector:
+    """Read and check a key protector that was given whole or in pieces.
 
     :param pieces: its bytes in order, with or without the length at the beginning.
     :param source: where they come from, for messages.
-    :raises vtpm_compute.errors.KeyProtectorError: when they are not one whole protector.
+    :param now: with time zone; when not the present is meant.
+    :raises vtpm_compute.errors.KeyProtectorError: when they are not one whole protector, or
+        something in it is wrong.
     """
-    data = b"".join(pieces)
-    if len(data) > _MAX_BYTES:
-        raise errors.KeyProtectorError(_NOT_ONE % (source, "it is larger than 1 MiB"))
-    document = data
-    if data[:1] == b"\0":
-        document = data[_PREFIX_LENGTH:]
-        length = int.from_bytes(data[:_PREFIX_LENGTH], "big")
-        if max(length, _PREFIX_LENGTH) > len(data):
-            raise errors.KeyProtectorError(_NOT_ONE % (
-                source, "it should have %d bytes and has %d: a piece is missing"
-                % (length, len(data))))
-        if length < len(data):
-            raise errors.KeyProtectorError(_NOT_ONE % (
-                source, "%d bytes follow after its end" % (len(data) - length)))
-    guardians = tuple(_guardians(_root(document, source), source))
-    if not guardians:
-        raise errors.KeyProtectorError(_NOT_ONE % (source, "it has no guardians"))
-    raw = (len(document) + _PREFIX_LENGTH).to_bytes(_PREFIX_LENGTH, "big") + document
-    return KeyProtector(raw=raw, guardians=guardians)
-
-
-def _root(document: bytes, source: str) -> etree._Element:
-    # Bytes of strangers: no entities, no network, no huge trees.
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False,
-                             huge_tree=False, remove_comments=True, remove_pis=True)
     try:
-        root = etree.fromstring(document, parser)
-    except (etree.XMLSyntaxError, ValueError):
-        # The parser's own words quote the document.
-        raise errors.KeyProtectorError(_NOT_ONE % (
-            source, "it is not XML, or its pieces are not in order")) from None
-    if root.getroottree().docinfo.doctype:
-        raise errors.KeyProtectorError(_NOT_ONE % (source, "it has a document type"))
-    if root.tag != "{%s}Protector" % NAMESPACE:
-        raise errors.KeyProtectorError(_NOT_ONE % (source, "it is another kind of XML"))
-    return root
+        document = _document(pieces)
+        read = key_protector_xml.read(document)
+    except key_protector_xml.MalformedError as exc:
+        raise errors.KeyProtectorError(_NOT_ONE % (source, exc, _STORE_AGAIN)) from None
+    try:
+        _check_chain(read)
+        certificates = {wrapping.identifier: _Certificates.of(wrapping)
+                        for wrapping in read.wrappings}
+        guardians = tuple(_guardian(wrapping, certificates) for wrapping in read.wrappings)
+        signature = key_protector_signatures.check_wrappings(
+            "the signature of wrapping %d over all wrappings" % read.signer,
+            certificates[read.signer].signing_key, read.guardian_signature, read.signed_forms)
+    except _UnusableError as exc:
+        raise errors.KeyProtectorError(_UNUSABLE % (source, exc, exc.remedy)) from None
+    except key_protector_signatures.WrongSignatureError as exc:
+        raise errors.KeyProtectorError(_UNUSABLE % (source, exc, _EXPORT_AGAIN)) from None
+    return KeyProtector(
+        raw=(len(document) + _PREFIX_LENGTH).to_bytes(_PREFIX_LENGTH, "big") + document,
+        guardians=guardians,
+        signatures=(signature, CheckedSignature(
+            "the signature of the transport key over all wrappings", Verdict.NEEDS_SECRETS)),
+        max_offline_unwraps=read.max_offline_unwraps,
+        warnings=tuple(_warnings(read, certificates, now)))
 
 
-def _guardians(root: etree._Element, source: str) -> list[Guardian]:
-    found = []
-    names = {"k": NAMESPACE}
-    for wrapping in root.findall("k:Wrappings/k:Wrapping", names):
-        identifier = (wrapping.findtext("k:Id", namespaces=names) or "").strip()
-        signature = wrapping.find("k:SigningCertificateSignature", names)
-        encoded = wrapping.findtext("k:EncryptionCertificate", namespaces=names)
-        if not identifier or signature is None or not encoded:
-            raise errors.KeyProtectorError(_NOT_ONE % (source, "a wrapping lacks a part"))
-        try:
-            der = base64.b64decode("".join(encoded.split()), validate=True)
-            certificate = x509.load_der_x509_certificate(der)
-            name = _common_name(certificate)
-        except (binascii.Error, ValueError):
-            raise errors.KeyProtectorError(_NOT_ONE % (
-                source, "the certificate of wrapping %s cannot be read" % identifier[:10])
-            ) from None
-        found.append(Guardian(
-            wrapping_id=policy.quote(identifier), name=policy.quote(name, _NAME_LENGTH),
-            thumbprint=thumbprint(der), is_owner=signature.get("ParentWrappingId") == identifier))
-    return found
+def _document(pieces: Sequence[bytes]) -> bytes:
+    """The XML, as bytes."""
+    size = sum(map(len, pieces))
+    if size > key_protector_xml.MAX_BYTES:
+        raise key_protector_xml.MalformedError("it is larger than 1 MiB")
+    if len(set(pieces)) < len(pieces):
+        raise key_protector_xml.MalformedError("two of its %d pieces are the same" % len(pieces))
+    data = b"".join(pieces)
+    _check_beginning(data, pieces)
+    if data[:1] != b"\0":
+        return data
+    length = int.from_bytes(data[:_PREFIX_LENGTH], "big")
+    if max(length, _PREFIX_LENGTH) > len(data):
+        raise key_protector_xml.MalformedError(
+            "it should have %d bytes and has %d: a piece is missing" % (length, len(data)))
+    if length < len(data):
+        raise key_protector_xml.MalformedError(
+            "%d bytes follow after its end" % (len(data) - length))
+    if length == _PREFIX_LENGTH:
+        raise key_protector_xml.MalformedError(
+            "it is what a virtual machine without a key protector has")
+    return data[_PREFIX_LENGTH:]
+
+
+def _check_beginning(data: bytes, pieces: Sequence[bytes]) -> None:
+    """Say of what does not begin like a key protector what it is."""
+    if not data:
+        raise key_protector_xml.MalformedError("it is empty")
+    if data[:1] == b"\0" or data.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")[:1] == b"<":
+        return
+    if _PFX.match(data):
+        raise key_protector_xml.MalformedError("it is a PFX file, which holds a private key")
+    if any(piece[:2] == b"\0\0" for piece in pieces[1:]):
+        raise key_protector_xml.MalformedError(
+            "its pieces are not in order: it begins with another than the first")
+    if b"Protector>" in data:
+        raise key_protector_xml.MalformedError(
+            "its beginning is not there: the first piece is missing, or is not the first")
+    if _BASE64.fullmatch(data) and base64.b64decode(data[:64].split()[0][:4]).startswith(
+            (b"\0\0", b"<")):
+        raise key_protector_xml.MalformedError("it is text in base64, not the bytes themselves")
+    raise key_protector_xml.MalformedError("it is not XML")
+
+
+class _UnusableError(Exception):
+    """Something in a well-formed protector is wrong; ``str()`` of it is a clause."""
+
+    def __init__(self, clause: str, remedy: str = _EXPORT_AGAIN) -> None:
+        super().__init__(clause)
+        self.remedy = remedy
+
+
+def _check_chain(read: key_protector_xml.Protector) -> None:
+    """Check that all wrappings descend from one owner's, and that the signer is one of them."""
+    parents = {wrapping.identifier: wrapping.parent for wrapping in read.wrappings}
+    if len(parents) < len(read.wrappings):
+        raise _UnusableError("two of its wrappings have the same id")
+    if read.signer not in parents:
+        raise _UnusableError("it is signed by wrapping %d, which it does not have" % read.signer)
+    owners = [identifier for identifier, parent in parents.items() if identifier == parent]
+    if not owners:
+        raise _UnusableError("it has no owner")
+    if len(owners) > 1:
+        raise _UnusableError("it has %d owners, wrappings %d and %d" % (
+            len(owners), owners[0], owners[1]), _MAKE_ANEW)
+    reaching = set(owners)
+    for identifier in parents:
+        path: list[int] = []
+        while identifier not in reaching:
+            if identifier not in parents:
+                raise _UnusableError("wrapping %d has wrapping %d for its parent, which is not "
+                                     "there" % (path[-1], identifier))
+            if identifier in path:
+                raise _UnusableError(
+                    "wrapping %d is an ancestor of itself, and not the owner's" % identifier)
+            path.append(identifier)
+            identifier = parents[identifier]
+        reaching.update(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Certificates:
+    """The two certificates of a wrapping, and their keys."""
+
+    signing: x509.Certificate
+    signing_key: rsa.RSAPublicKey
+    encryption: x509.Certificate
+    encryption_key: rsa.RSAPublicKey
+    name: str
+
+    @classmethod
+    def of(cls, wrapping: key_protector_xml.Wrapping) -> _Certificates:
+        signing, signing_key, _ = _loaded(
+            wrapping.signing_certificate.der,
+            "the signing certificate of wrapping %d" % wrapping.identifier)
+        encryption, encryption_key, name = _loaded(
+            wrapping.encryption_certificate.der,
+            "the encryption certificate of wrapping %d" % wrapping.identifier)
+        return cls(signing, signing_key, encryption, encryption_key, name)
+
+
+def _loaded(der: bytes, what: str) -> tuple[x509.Certificate, rsa.RSAPublicKey, str]:
+    """A certificate, its key, and its name for people."""
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        name = policy.quote(_common_name(certificate), _NAME_LENGTH)
+        _validity(certificate)
+        key = certificate.public_key()
+    except _UNREADABLE:
+        raise _UnusableError("%s cannot be read" % what) from None
+    if not isinstance(key, rsa.RSAPublicKey):
+        raise _UnusableError("the key of %s is not RSA" % what, _MAKE_ANEW)
+    if key.key_size < _MIN_KEY_BITS:
+        raise _UnusableError("the RSA key of %s has %d bits, and needs %d" % (
+            what, key.key_size, _MIN_KEY_BITS), _MAKE_ANEW)
+    if key.key_size > _MAX_KEY_BITS or key.public_numbers().e.bit_length() > _MAX_EXPONENT_BITS:
+        raise _UnusableError("the RSA key of %s is too long" % what, _MAKE_ANEW)
+    return certificate, key, name
+
+
+def _guardian(wrapping: key_protector_xml.Wrapping,
+              certificates: Mapping[int, _Certificates]) -> Guardian:
+    own, parent = certificates[wrapping.identifier], certificates[wrapping.parent]
+    is_owner = wrapping.parent == wrapping.identifier
+    not_before, not_after = _validity(own.encryption)
+    return Guardian(
+        wrapping_id=wrapping.identifier, name=own.name, is_owner=is_owner,
+        thumbprint=thumbprint(wrapping.encryption_certificate.der),
+        key_bits=own.encryption_key.key_size, not_before=not_before, not_after=not_after,
+        signatures=(
+            key_protector_signatures.check_certificate(
+                "the signature of wrapping %d over the signing certificate of wrapping %d"
+                % (wrapping.parent, wrapping.identifier), parent.signing_key,
+                wrapping.signing_signature, wrapping.signing_certificate),
+            key_protector_signatures.check_certificate(
+                "the signature of wrapping %d over its encryption certificate"
+                % wrapping.identifier, own.signing_key,
+                wrapping.encryption_signature, wrapping.encryption_certificate)))
+
+
+def _warnings(read: key_protector_xml.Protector, certificates: Mapping[int, _Certificates],
+              now: datetime.datetime | None) -> Iterator[str]:
+    now = now or datetime.datetime.now(datetime.timezone.utc)
+    for wrapping in read.wrappings:
+        own = certificates[wrapping.identifier]
+        for usage, certificate in (("signing", own.signing), ("encryption", own.encryption)):
+            not_before, not_after = _validity(certificate)
+            what = "the %s certificate of wrapping %d, %s," % (
+                usage, wrapping.identifier, own.name)
+            if now > not_after:
+                yield "%s expired on %s" % (what, not_after.date())
+            elif now < not_before:
+                yield "%s is not valid before %s" % (what, not_before.date())
+    prints = [wrapping.encryption_certificate.der for wrapping in read.wrappings]
+    if len(set(prints)) < len(prints):
+        yield "a guardian is named twice"
+
+
+def _validity(certificate: x509.Certificate) -> tuple[datetime.datetime, datetime.datetime]:
+    utc = datetime.timezone.utc
+    # Since version 42 of cryptography the names without "_utc" are deprecated.
+    suffix = "_utc" if hasattr(certificate, "not_valid_before_utc") else ""
+    return (getattr(certificate, "not_valid_before" + suffix).replace(tzinfo=utc),
+            getattr(certificate, "not_valid_after" + suffix).replace(tzinfo=utc))
 
 
 def _common_name(certificate: x509.Certificate) -> str:

@@ -108,9 +108,9 @@ class Vtpm:
                 [self._guardians.make_protector([guardian])], "the host")
             parsed.require_guardian(fabric, "the host")
             made = "made on this host"
-        LOG.info("Key protector %s, %d bytes, guardians: %s", made, len(parsed.raw), ", ".join(
-            "%s%s (%s)" % (guardian.name, ", the owner" if guardian.is_owner else "",
-                           guardian.thumbprint[:16]) for guardian in parsed.guardians))
+        LOG.info("Key protector %s: %s", made, parsed.summary())
+        for warning in parsed.warnings:
+            LOG.warning("Key protector %s: %s", made, warning)
         return parsed.raw
 
     def attach(self, vm_name: str, prepared: PreparedVtpm) -> None:

@@ -2,6 +2,7 @@
 
 What is wrong in the structure is signed properly: a reader that only checks signatures takes it.
 """
+import base64
 import os
 
 from lxml import etree
@@ -44,7 +45,7 @@ def _wrong_signatures(sound):
         # The last one: a guardian's, where there are several.
         value = root.findall(".//{%s}%s" % (NAMESPACE, element))[-1].find(
             ".//{%s}SignatureValue" % NAMESPACE)
-        value.text = encoded(os.urandom(len(value.text) * 3 // 4))
+        value.text = encoded(os.urandom(len(base64.b64decode(value.text))))
         variants["wrong " + element] = key_protector.with_prefix(
             etree.tostring(root, encoding="utf-8", xml_declaration=True))
     return variants
