@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import NameOID
 
-from tests.hyperv import cim
+from tests.hyperv import cim, rsa_keys
 
 SHIELDED, PERSONAL, ROOT, INTERMEDIATE = "Shielded VM Local Certificates", "My", "Root", "CA"
 SIGNING, ENCRYPTION, AUTHORITY = "signing", "encryption", "authority"
@@ -88,11 +88,6 @@ class Authority(NamedTuple):
     key: object
 
 
-def new_key(bits=MINIMUM_KEY_BITS):
-    """A new RSA private key."""
-    return rsa.generate_private_key(public_exponent=65537, key_size=bits)
-
-
 def make_certificate(common_name, key, usage, now=time.time, lifetime=TEN_YEARS, authority=None):
     """A certificate in DER.
 
@@ -121,7 +116,7 @@ def make_certificate(common_name, key, usage, now=time.time, lifetime=TEN_YEARS,
 
 def make_authority(common_name, now=time.time, authority=None):
     """An :class:`Authority`: a root, or one that another authority signs."""
-    key = new_key()
+    key = rsa_keys.new_key()
     return Authority(make_certificate(common_name, key, AUTHORITY, now, authority=authority), key)
 
 

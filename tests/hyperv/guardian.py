@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from lxml import etree
 
-from tests.hyperv import certificates, metadata_signature
+from tests.hyperv import certificates, metadata_signature, rsa_keys
 
 NAMESPACE = "http://schemas.microsoft.com/kps/2014/07"
 # Signature algorithms by their URI [assumption algorithms].
@@ -53,7 +53,7 @@ class Guardian:
     @classmethod
     def generate(cls, name, now=time.time, key_bits=2048, lifetime=certificates.TEN_YEARS,
                  authority=None, computer=None):
-        """A new guardian with private keys (two RSA-2048 pairs: about 0.2 s; 4096 bits: seconds).
+        """A new guardian with private keys (two RSA pairs; 4096 bits take seconds).
 
         :param now: function that gives the seconds since 1970: when it is made
         :param lifetime: how long its certificates are valid
@@ -63,7 +63,7 @@ class Guardian:
         whose = "(%s) (%s)" % (name, computer) if computer else "(%s)" % name
         pairs = []
         for usage in (certificates.SIGNING, certificates.ENCRYPTION):
-            key = certificates.new_key(key_bits)
+            key = rsa_keys.new_key(key_bits)
             pairs.append((certificates.make_certificate(
                 "Shielded VM %s Certificate %s" % (usage.capitalize(), whose), key, usage, now,
                 lifetime, authority), key))

@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from lxml import etree
 
-from tests.hyperv import certificates, metadata_signature, windows
+from tests.hyperv import certificates, metadata_signature, rsa_keys, windows
 from tests.hyperv.fabric import Fabric
 from tests.hyperv.fabric_client import FabricClient
 from tests.hyperv.fabric_process import Server
@@ -174,7 +174,7 @@ def test_a_pfx_file_without_the_private_key(guardians, tmp_path, self_made):
 
 @pytest.mark.parametrize("usage", ["signing", "encryption"])
 def test_a_key_below_2048_bits(guardians, tmp_path, self_made, usage):
-    key = certificates.new_key(1024)
+    key = rsa_keys.new_key(1024)
     short = certificates.make_certificate("short", key, usage), key
     assert "0x80090004" in refusal(
         guardians.NewByAcceptCertificates, Name="tenant", **TRUSTING,
@@ -324,7 +324,7 @@ def test_metadata_is_signed_whole(guardians, tmp_path, self_made):
     sound = self_made.metadata()
     without = sound[:sound.index(b"<ds:Signature")] + b"</Metadata>"
     stranger = metadata_signature.add(
-        etree.fromstring(without), certificates.new_key(), self_made.signing_certificate)
+        etree.fromstring(without), rsa_keys.new_key(), self_made.signing_certificate)
     for changed in (
             without, sound.replace(b'Version="1.0"', b'Version="1.1"', 1),
             sound.replace(b"</GuardianInformation>", b"<More/></GuardianInformation>"),
