@@ -983,15 +983,14 @@ def page():
         parts.append("\n")
     parts.append(_ASSUMPTIONS_HEAD)
     for entry in ASSUMPTIONS:
-        parts.append(".. _assumed-%s:\n\n%s\n    %s *Why:* %s\n\n" % (
+        parts.append(".. _%s:\n\n%s\n    %s *Why:* %s\n\n" % (
             entry.id, entry.id, entry.what, entry.reason))
     return "".join(parts).rstrip("\n") + "\n"
 
 
 def _linked(basis):
     word, _, identifier = basis.partition(": ")
-    return "assumed: :ref:`%s <assumed-%s>`" % (identifier, identifier) if (
-        word == "assumed") else basis
+    return "assumed: `%s`_" % identifier if word == "assumed" else basis
 
 
 if __name__ == "__main__":
