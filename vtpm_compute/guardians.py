@@ -8,14 +8,15 @@ name.
 from __future__ import annotations
 
 import dataclasses
+import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from os_win.utils import baseutils
 from oslo_log import log as logging
 
-from vtpm_compute import errors, key_protector, windows_errors
+from vtpm_compute import certificate_store, errors, key_protector, windows_errors
 from vtpm_scheduling import policy
 
 LOG = logging.getLogger(__name__)
@@ -23,6 +24,13 @@ LOG = logging.getLogger(__name__)
 _NAMESPACE = "//./Root/Microsoft/Windows/Hgs"
 # Owners that are made here carry this name, so that one that was left behind is recognised.
 OWNER_PREFIX = "nova-vtpm-owner-"
+
+# MSFT_HgsGuardian.Remove leaves a guardian's certificates and private keys there, and they alone
+# let a virtual machine start (Microsoft Learn, "Create a shielding data file"; public scripts that
+# remove guardians delete them themselves).
+CERTIFICATE_STORE = "Shielded VM Local Certificates"
+# What Windows calls a generated guardian's: "Shielded VM Signing Certificate (guardian) (host)".
+_GUARDIAN_IN_SUBJECT = re.compile(r"\(([^()]+)\)")
 
 @dataclasses.dataclass(frozen=True)
 class ClientConfiguration:
@@ -91,7 +99,7 @@ class HostGuardianClient(baseutils.BaseUtils):
         :param guardians: those who will be able to unwrap it.
         :returns: its bytes, with their length before them.
         :raises vtpm_compute.errors.HostGuardianError: when Windows refuses a step. Nothing of the
-            owner stays in the store.
+            owner stays on the host, or the message says what does.
         """
         owner_name = OWNER_PREFIX + str(uuid.uuid4())
 
@@ -108,7 +116,8 @@ class HostGuardianClient(baseutils.BaseUtils):
                 _check("MSFT_HgsKeyProtector.NewByGuardians", code)
                 return bytes(protector.RawData)
             finally:
-                self._remove(owner_name)
+                self._remove_owners(connection.MSFT_HgsGuardian(Name=owner_name),
+                                    owner_name.__eq__, keys_may_be_gone=False)
         return windows_errors.translated(
             "A key protector cannot be made on the host",
             errors.HostGuardianError, make)
@@ -121,23 +130,74 @@ class HostGuardianClient(baseutils.BaseUtils):
         :raises vtpm_compute.errors.HostGuardianError: when Windows refuses.
         """
         def remove() -> None:
-            for found in self._connection().MSFT_HgsGuardian():
-                if str(found.Name).startswith(OWNER_PREFIX):
-                    LOG.warning("Guardian %s was left behind: it is removed", found.Name)
-                    self._remove(found.Name)
+            removed = self._remove_owners(
+                [found for found in self._connection().MSFT_HgsGuardian()
+                 if _is_owner(str(found.Name))], _is_owner, keys_may_be_gone=True)
+            if removed:
+                LOG.warning("Owners of key protectors were left behind, and are removed with "
+                            "their private keys: %s", ", ".join(sorted(removed)))
         windows_errors.translated(
-            "The owners left in the host's guardian store cannot be removed",
-            errors.HostGuardianError, remove)
+            "The owners left on the host cannot be removed", errors.HostGuardianError, remove)
 
-    def _remove(self, name: str) -> None:
-        """Remove a guardian with its private keys, if it is there (still)."""
-        if self._connection().MSFT_HgsGuardian(Name=name):
+    def _remove_owners(self, stored: Iterable[Any], is_owner: Callable[[str], bool],
+                       keys_may_be_gone: bool) -> set[str]:
+        """Remove owners: private keys, certificates, guardians, whatever is there (still).
+
+        A guardian goes last, and only without its private keys: it is how they are found again.
+
+        :param stored: the owners' MSFT_HgsGuardian, of those that are in the guardian store.
+        :param is_owner: whether a guardian of this name is one of the owners.
+        :param keys_may_be_gone: see
+            :meth:`vtpm_compute.certificate_store.CertificateStore.delete`.
+        :returns: the names of those of whom something was there.
+        """
+        names = [str(guardian.Name) for guardian in stored]
+        owners = {certificate_store.thumbprint(bytes(certificate)): str(guardian.Name)
+                  for guardian in stored
+                  for certificate in (guardian.EncryptionCertificate, guardian.SigningCertificate)
+                  if certificate}
+        removed, failures = set(names), []
+        with certificate_store.CertificateStore(CERTIFICATE_STORE) as store:
+            for certificate in store.certificates():
+                owner = owners.get(certificate.thumbprint) or _named_in(certificate.common_name)
+                if owner is None or not is_owner(owner):
+                    continue
+                removed.add(owner)
+                try:
+                    store.delete(certificate, keys_may_be_gone)
+                    LOG.debug("Deleted a certificate of %s with its private key", owner)
+                except errors.HostGuardianError as exc:
+                    failures.append("Keys of %s may stay on the host: %s" % (owner, exc))
+                    names = [name for name in names if name != owner]
+        for name in names:
+            try:
+                self._remove_guardian(name)
+            except errors.HostGuardianError as exc:
+                failures.append(str(exc))
+        if failures:
+            raise errors.HostGuardianError(" ".join(failures))
+        return removed
+
+    def _remove_guardian(self, name: str) -> None:
+        def remove() -> None:
             (code,) = self._connection().MSFT_HgsGuardian.Remove(Name=name)
             _check("MSFT_HgsGuardian.Remove", code)
             LOG.debug("Removed guardian %s from the host's store", name)
+        windows_errors.translated(
+            "Guardian %s cannot be removed" % name, errors.HostGuardianError, remove)
 
     def _connection(self) -> Any:
         return self._get_wmi_conn(_NAMESPACE)
+
+
+def _is_owner(name: str) -> bool:
+    return name.startswith(OWNER_PREFIX)
+
+
+def _named_in(common_name: str) -> str | None:
+    """The guardian for which Windows made a certificate; None where it does not say so."""
+    found = _GUARDIAN_IN_SUBJECT.search(common_name)
+    return found.group(1) if found else None
 
 
 def _check(method: str, code: int) -> None:

@@ -64,10 +64,35 @@ class WindowsHost:
         assert code == 0
         return guardian
 
+    def certificates_of(self, name):
+        """A guardian's certificates in the store of the host, by their subject."""
+        return self._certificates_with("(%s)" % name)
+
+    def _certificates_with(self, text):
+        with self._certificate_store() as store:
+            return [found for found in store.certificates() if text in found.common_name]
+
+    def delete_certificates_of(self, name, key_may_be_gone=False):
+        """Delete them with their private keys."""
+        with self._certificate_store() as store:
+            for certificate in self.certificates_of(name):
+                store.delete(certificate, key_may_be_gone)
+
+    def _certificate_store(self):
+        return importlib.import_module("vtpm_compute.certificate_store").CertificateStore(
+            importlib.import_module("vtpm_compute.guardians").CERTIFICATE_STORE)
+
     def remove_guardian(self, name):
-        """Remove it, if it is there."""
+        """Remove it and its private keys, as far as they are there."""
+        self.delete_certificates_of(name, key_may_be_gone=True)
         if self.hgs.MSFT_HgsGuardian(Name=name):
             assert self.hgs.MSFT_HgsGuardian.Remove(Name=name) == (0,)
+
+    def owners(self):
+        """What vtpm_compute left on the host of the owners it made: nothing."""
+        prefix = importlib.import_module("vtpm_compute.guardians").OWNER_PREFIX
+        return [found.Name for found in self.hgs.MSFT_HgsGuardian()
+                if found.Name.startswith(prefix)] + self._certificates_with("(" + prefix)
 
     def make_protector(self, owner, guardians):
         """A key protector: its instance, as Windows returned it."""
@@ -92,7 +117,9 @@ class WindowsHost:
     def leftovers(self):
         """Names of what the tests made and did not remove yet."""
         names = [guardian.Name for guardian in self.hgs.MSFT_HgsGuardian()]
-        return [name for name in names + self.vmutils.list_instances() if name.startswith(_PREFIX)]
+        return [name for name in names + self.vmutils.list_instances()
+                if name.startswith(_PREFIX)] + [
+                    found.common_name for found in self._certificates_with("(" + _PREFIX)]
 
 
 class _Scope:

@@ -81,9 +81,11 @@ class Tenant:
         return message
 
     def assert_no_strange_guardian(self):
-        """The guarded host's store holds what it held at the beginning."""
+        """The guarded host's stores hold what they held at the beginning: no private key."""
         assert [(one["name"], one["has_private_keys"]) for one in self.cloud.fabric.guardians(
             guarded_cloud.GUARDED)] == [(guarded_cloud.FABRIC, False)]
+        assert self.cloud.fabric.private_keys(guarded_cloud.GUARDED) == []
+        assert self.cloud.fabric.certificates(guarded_cloud.GUARDED) == []
 
     def set_attestation(self, status):
         """Change the guarded host's attestation, and wait until its next report is there."""

@@ -27,6 +27,8 @@ IMAGE_DATA = b"conectix" + bytes(512)
 KEY = "2f6ac6a8-4e14-4e4c-a73d-069cbf4541e6"
 OTHER_KEY = "3f6ac6a8-4e14-4e4c-a73d-069cbf4541e6"
 GEN2 = {"hw_machine_type": "hyperv-gen2", "os_type": "windows"}
+# With which an owner's certificates and private keys are deleted.
+_LIBRARIES = ("crypt32.", "ncrypt.")
 
 
 @pytest.mark.compute_hyperv
@@ -41,6 +43,7 @@ class VtpmDriverTest(nova_base.NovaTestCase):
     def setUp(self):
         self.simulated.add_host(HOST, fabric=FABRIC)
         windows.install(self.simulated, HOST)
+        self.addCleanup(self.assert_no_owner_keys)
         # Registers its options; os-win has to find Windows when it is imported.
         importlib.import_module("nova.virt.vtpm_hyperv")
         super().setUp()
@@ -84,6 +87,14 @@ class VtpmDriverTest(nova_base.NovaTestCase):
     def assert_nothing_left(self):
         self.assertEqual([], self.machines)
         self.assertEqual([FABRIC], [one["name"] for one in self.simulated.guardians(HOST)])
+        self.assert_no_owner_keys()
+
+    def assert_no_owner_keys(self):
+        """No server leaves its owner's private keys on the host, not even while it runs."""
+        self.assertEqual([], self.simulated.certificates(HOST))
+        self.assertEqual([], self.simulated.private_keys(HOST))
+        self.assertEqual({}, windows.libraries.open_handles())
+        self.assertEqual([], windows.libraries.misuses())
 
     def refused(self, image, flavor=None):
         message = self.boot(image, flavor, expected="ERROR")["fault"]["message"]
@@ -169,9 +180,10 @@ class VtpmDriverTest(nova_base.NovaTestCase):
         image = self.vtpm_image()
         calls = self.calls_of_a_boot(image)
         # Where Windows fails in what destroys a VM, too, there is one. An owner that Windows fails
-        # to remove has a test of its own.
+        # to remove has tests of its own.
         tried = [(number, call) for number, call in enumerate(calls)
-                 if not call.endswith((".DestroySystem", ".GetSummaryInformation", ".Remove"))]
+                 if not call.endswith((".DestroySystem", ".GetSummaryInformation", ".Remove"))
+                 and not call.startswith(_LIBRARIES)]
         outcomes = collections.Counter()
         for number, call in tried:
             nth = calls[:number + 1].count(call)
@@ -231,6 +243,26 @@ class VtpmDriverTest(nova_base.NovaTestCase):
         self.assertEqual(2, len(self.simulated.guardians(HOST)))
         self.restart_compute_service(self.compute)
         self.assert_nothing_left()
+
+    def test_private_keys_that_windows_does_not_delete_go_at_the_next_start(self):
+        image = self.vtpm_image()
+        calls = [call for call in self.calls_of_a_boot(image) if call.startswith(_LIBRARIES)]
+        self.assertIn("ncrypt.NCryptDeleteKey", calls)
+        for call in sorted(set(calls)):
+            self.simulated.add_fault(HOST, call, return_value=0x80090010, times=None)
+            server = self.boot(image, expected="ERROR")
+            self.assertIn("%s failed with 0x80090010" % call.split(".")[1],
+                          server["fault"]["message"])
+            self.assertEqual([], self.machines)
+            self.assertNotEqual([], self.simulated.certificates(HOST))
+            # A start at which it fails again says so, and serves the servers.
+            self.compute = self.restart_compute_service(self.compute)
+            self.assertIn("The owners left on the host cannot be removed",
+                          self.stdlog.logger.output)
+            self.simulated.clear_faults(HOST)
+            self.compute = self.restart_compute_service(self.compute)
+            self.assert_nothing_left()
+            self._delete_server(server)
 
     def test_a_start_that_fails_says_why(self):
         self.simulated.add_fault(

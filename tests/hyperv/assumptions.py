@@ -173,6 +173,14 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "'Shielded VM Local Certificates'.",
      "Not documented. Public scripts (FFU of rbalsleyMSFT: Remove-FFUVM) delete the certificates "
      "themselves after Remove-HgsGuardian."),
+    ("guardian-key-provider",
+     "The private keys of generated certificates are those of CNG's Microsoft Software Key Storage "
+     "Provider; a test can have them made by a provider of CryptoAPI.",
+     "Not documented. A program reads the place from CERT_KEY_PROV_INFO_PROP_ID."),
+    ("deleted-keys-place",
+     "A certificate whose private key was deleted still names its place, where CNG and CryptoAPI "
+     "find nothing (NTE_BAD_KEYSET).",
+     "Documented for CryptAcquireContext; the same is seen of CNG."),
     ("one-guardian-a-certificate",
      "A guardian with the certificates of another one of the store is refused, as is one that is "
      "in a key protector already.",

@@ -351,6 +351,8 @@ AREAS["Security settings and the virtual TPM"] = _rows(
      _SECURITY + "test_any_sequence_of_calls_has_the_documented_outcome"),
 )
 
+_CRYPT32 = "tests/unit/hyperv/test_crypt32.py::"
+
 AREAS["Guardians and key protectors"] = _rows(
     ('NewByGenerateCertificates makes two self-signed RSA-2048 certificates with their '
      'private keys in the store "Shielded VM Local Certificates".',
@@ -393,6 +395,31 @@ AREAS["Guardians and key protectors"] = _rows(
     ("Remove takes a guardian out of the store; its private keys stay on the host.",
      "assumed: removed-guardian",
      "tests/unit/hyperv/test_guardians.py::test_remove_leaves_the_private_keys"),
+    ("A generated guardian's certificates are named 'Shielded VM Signing Certificate (guardian) "
+     "(host)', uncut, and likewise for Encryption.",
+     "listings of that store in public scripts and articles",
+     "tests/unit/test_guardians.py::test_leftovers_are_only_those_that_were_made_here"),
+    ("crypt32.dll lists and finds the certificates of the local machine's stores, for ctypes.",
+     'Microsoft Learn, "CertEnumCertificatesInStore", "CertFindCertificateInStore"',
+     _CRYPT32 + "test_certificates_are_listed_as_memory"),
+    ("A certificate that is deleted leaves its private key on the disk.",
+     'Microsoft, Certificates snap-in, "Delete a certificate"',
+     _CRYPT32 + "test_a_deleted_certificate_leaves_its_private_key"),
+    ("NCryptDeleteKey deletes a private key; its certificate stays, and names a key that is not "
+     "found.",
+     "assumed: deleted-keys-place",
+     _CRYPT32 + "test_a_deleted_private_key_leaves_its_certificate"),
+    ("Private keys of generated certificates are CNG's, or CryptoAPI's where a test says so.",
+     "assumed: guardian-key-provider",
+     "tests/unit/test_guardians.py::test_whatever_fails_no_owner_stays"),
+    ("CertEnumCertificatesInStore, CertDeleteCertificateFromStore and NCryptDeleteKey free the "
+     "handle that they are given; handles that are used later or freed twice are errors.",
+     'Microsoft Learn, the pages of the functions',
+     _CRYPT32 + "test_misuse_of_handles_is_an_error"),
+    ("A store that does not exist is not opened with CERT_STORE_OPEN_EXISTING_FLAG "
+     "(ERROR_FILE_NOT_FOUND), and made without it.",
+     'Microsoft Learn, "CertOpenStore"',
+     _CRYPT32 + "test_stores_that_there_are_not"),
     ("Export writes the public metadata, Import reads it and makes a guardian without "
      "private keys.",
      'Microsoft Learn, "Export-HgsGuardian", "Import-HgsGuardian"; [MS-KPS] 2.2.2.1',

@@ -8,6 +8,7 @@ Source: Microsoft Learn, "New-HgsGuardian" (self-signed, ten years, RSA of 2048 
 import datetime
 import hashlib
 import time
+import uuid
 from typing import NamedTuple
 
 from cryptography import x509
@@ -24,7 +25,13 @@ SIGNING, ENCRYPTION, AUTHORITY = "signing", "encryption", "authority"
 TEN_YEARS = datetime.timedelta(days=3653)
 MINIMUM_KEY_BITS = 2048
 
-_COMMON_NAME_LENGTH = 64
+# Types of CryptoAPI's providers (CRYPT_KEY_PROV_INFO); zero is one of CNG.
+CNG, RSA_AES = 0, 24
+_PROVIDERS = {CNG: "Microsoft Software Key Storage Provider",
+              RSA_AES: "Microsoft Enhanced RSA and AES Cryptographic Provider"}
+# Windows comes with them.
+_PRESENT_STORES = (PERSONAL, ROOT, INTERMEDIATE)
+
 _CHAIN_LENGTH = 8
 
 
@@ -91,7 +98,7 @@ class Authority(NamedTuple):
 def make_certificate(common_name, key, usage, now=time.time, lifetime=TEN_YEARS, authority=None):
     """A certificate in DER.
 
-    :param common_name: cut after 64 characters, which is what X.520 allows
+    :param common_name: of any length: Windows keeps none to the 64 characters of X.520
     :param usage: :data:`SIGNING`, :data:`ENCRYPTION` or :data:`AUTHORITY`: its KeyUsage
         [assumption certificate-usages]
     :param now: function that gives the seconds since 1970; valid from a day before
@@ -186,28 +193,92 @@ def common_name(certificate):
     return _loaded(certificate).subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
 
 
+class PlaceOfKey(NamedTuple):
+    """Where a certificate's private key is said to be."""
+
+    container: str
+    provider: str
+    provider_type: int
+
+
+class _Key(NamedTuple):
+    key: object
+    place: PlaceOfKey
+    certificate: bytes
+
+
 class CertificateStores:
-    """The local machine's certificate stores of one host."""
+    """The local machine's certificate stores of one host, and the private keys on its disk.
+
+    A certificate in a store names the place of its private key. Each can be there without the
+    other.
+
+    :ivar key_provider: where the private keys of new certificates go: :data:`CNG` or
+        :data:`RSA_AES` [assumption guardian-key-provider]
+    """
 
     def __init__(self):
-        self._entries = {}  # {(store, thumbprint): (certificate, private key or None)}
+        self._entries = {}  # {(store, thumbprint): (certificate, PlaceOfKey or None)}
+        self._keys = {}  # {container: _Key}
+        self._names = set(_PRESENT_STORES)
+        self.key_provider = CNG
+
+    def exists(self, store):
+        return store in self._names
+
+    def create(self, store):
+        """Make a store, if there is none."""
+        self._names.add(store)
 
     def add(self, store, certificate, key=None):
         """Put a certificate into a store; a private key that is there already stays."""
-        place = store, thumbprint(certificate)
-        _, present = self._entries.get(place, (None, None))
-        self._entries[place] = certificate, key or present
+        self.create(store)
+        place = self.place_of_key(store, certificate)
+        if key is not None:
+            place = place or PlaceOfKey(
+                uuid.uuid4().hex, _PROVIDERS[self.key_provider], self.key_provider)
+            self._keys[place.container] = _Key(key, place, certificate)
+        self._entries[store, thumbprint(certificate)] = certificate, place
 
     def remove(self, store, print_):
         """Delete a certificate and its private key.
 
         :raises KeyError: it is not in the store
         """
-        del self._entries[store, print_.upper()]
+        _, place = self._entries.pop((store, print_.upper()))
+        if place is not None:
+            self._keys.pop(place.container, None)
+
+    def delete_certificate(self, store, certificate):
+        """Delete a certificate, if it is there, and leave its private key."""
+        self._entries.pop((store, thumbprint(certificate)), None)
+
+    def place_of_key(self, store, certificate):
+        """Where a certificate says its private key is: :class:`PlaceOfKey`; None: it has none."""
+        return self._entries.get((store, thumbprint(certificate)), (None, None))[1]
+
+    def has_key(self, container, provider_type=None):
+        """Whether there is such a container, of this type of provider; None: of any."""
+        return container in self._keys and provider_type in (
+            None, self._keys[container].place.provider_type)
+
+    def delete_key(self, container):
+        """:raises KeyError: there is none"""
+        del self._keys[container]
+
+    def private_keys(self):
+        """[(certificate, store it is still in, or None)] of all private keys on the disk."""
+        stores = {place.container: store
+                  for (store, _), (_, place) in self._entries.items() if place is not None}
+        return [(key.certificate, stores.get(container)) for container, key in self._keys.items()]
+
+    def in_store(self, store):
+        """The certificates of a store, in DER."""
+        return [certificate for name, certificate, _ in self.entries() if name == store]
 
     def key_of(self, certificate):
         """The private key of a certificate in any store, or None."""
-        for present, key in self._entries.values():
+        for _, present, key in self.entries():
             if present == certificate and key is not None:
                 return key
         return None
@@ -218,8 +289,8 @@ class CertificateStores:
         :raises Refused: there is none, or it has no private key
         """
         wanted = (print_ or "").replace(" ", "").upper()
-        found = [self._entries[store, wanted] for store in (PERSONAL, SHIELDED)
-                 if (store, wanted) in self._entries]
+        found = [(certificate, key) for store, certificate, key in self.entries()
+                 if store in (PERSONAL, SHIELDED) and thumbprint(certificate) == wanted]
         if not found:
             raise no_certificate()
         for certificate, key in found:
@@ -229,8 +300,12 @@ class CertificateStores:
 
     def entries(self):
         """[(store, certificate, private key or None)]"""
-        return [(store, certificate, key)
-                for (store, _), (certificate, key) in self._entries.items()]
+        return [(store, certificate, self._key_at(place))
+                for (store, _), (certificate, place) in self._entries.items()]
+
+    def _key_at(self, place):
+        found = self._keys.get(place.container) if place else None
+        return found and found.key
 
     def trusts(self, certificate):
         """Whether a certificate's chain ends in this host's trusted roots."""
@@ -268,8 +343,7 @@ def _is_authority(certificate):
 
 
 def _name(common_name_):
-    return x509.Name([x509.NameAttribute(
-        NameOID.COMMON_NAME, common_name_[:_COMMON_NAME_LENGTH])])
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name_, _validate=False)])
 
 
 def _loaded(certificate):

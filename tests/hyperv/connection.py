@@ -79,6 +79,10 @@ class LocalComputer(_Computer):
         """See :meth:`tests.hyperv.fabric.Fabric.call_cluster`."""
         return self._fabric.call_cluster(self.name, cluster, method, *arguments)
 
+    def call_certificates(self, function, operation, *arguments):
+        """See :meth:`tests.hyperv.fabric.Fabric.call_certificates`."""
+        return self._fabric.call_certificates(self.name, function, operation, *arguments)
+
     def _call(self, method, *arguments):
         return self._fabric.call_repository(self.name, method, *arguments)
 
@@ -130,6 +134,10 @@ class RemoteComputer(_Computer):
     def call_cluster(self, cluster, method, *arguments):
         return self._channels.call(
             "fabric", "call_cluster", self.name, cluster, method, *arguments)
+
+    def call_certificates(self, function, operation, *arguments):
+        return self._channels.call(
+            "fabric", "call_certificates", self.name, function, operation, *arguments)
 
     def _call(self, method, *arguments):
         return self._channels.call("fabric", "call_repository", self.name, method, *arguments)

@@ -135,6 +135,12 @@ class Fabric:
         self.require_host(host_name)
         return getattr(self.host(host_name).repository, method)(*arguments)
 
+    @_locked
+    def call_certificates(self, host_name, function, operation, *arguments):
+        """What crypt32 calls: see :class:`tests.hyperv.certificate_access.CertificateAccess`."""
+        self.require_host(host_name)
+        return self.host(host_name).certificate_access.call(function, operation, *arguments)
+
     def catch_up(self):
         """Let happen on all hosts what is due on the clock; called before each access."""
         for one in list(self._hosts.values()):
@@ -235,6 +241,8 @@ class Fabric:
     @_locked
     def calls(self, host_name, pattern="*"):
         """The method calls a host got: [(class, method, parameters as text, return value)].
+
+        Those of functions of a library too: ("crypt32", function, {}, code).
 
         :param pattern: for ``Class.Method``, as in file names
         """
@@ -371,6 +379,14 @@ class Fabric:
         Removing a guardian leaves its certificates with their private keys.
         """
         return self.host(host_name).hgs_client.describe_certificates()
+
+    @_locked
+    def private_keys(self, host_name):
+        """All private keys on a host's disk: [{"subject", "thumbprint", "store"}], of the
+        certificate that each was made for; the store is None where that is deleted.
+        """
+        client = self.host(host_name).hgs_client
+        return client.describe_private_keys() if client else []
 
     @_locked
     def remove_certificate(self, host_name, thumbprint):

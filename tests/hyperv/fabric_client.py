@@ -83,6 +83,9 @@ class FabricClient:
     def certificates(self, host_name):
         return self._call("certificates", host_name)
 
+    def private_keys(self, host_name):
+        return self._call("private_keys", host_name)
+
     def remove_certificate(self, host_name, thumbprint):
         return self._call("remove_certificate", host_name, thumbprint)
 

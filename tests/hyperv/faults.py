@@ -22,9 +22,9 @@ class Faults:
             point="before", cancellable=True):
         """Let calls fail.
 
-        :param pattern: ``Class.Method``, with * and ? as in file names
+        :param pattern: ``Class.Method`` or ``library.Function``, with * and ? as in file names
         :param nth: the first call that fails, counted from now
-        :param return_value: what the method returns; or
+        :param return_value: what the method returns, or GetLastError tells of the function; or
         :param job_error: (ErrorDescription, ErrorCode) of the job it starts
         :param times: how many calls fail in a row; None: all
         :param delay: seconds on the clock that the job runs before it fails
@@ -89,6 +89,22 @@ class Faults:
         if failure is not None:
             return self._jobs.failed(method, failure)
         return rule["return_value"]
+
+    def run(self, name, work, error):
+        """Call a function of a library.
+
+        :param name: ``library.Function``
+        :param work: does it
+        :param error: makes the exception of the return_value of a fault
+        """
+        rule = self._next(name)
+        if rule is None:
+            return work()
+        if rule["return_value"] is None:
+            raise ValueError("a function of a library has no job: " + name)
+        if rule["point"] == "after":
+            work()
+        raise error(rule["return_value"])
 
     def _is_refused(self, target, method, values):
         """Whether a running job of the VM forbids the call [assumption one-job-a-machine]."""

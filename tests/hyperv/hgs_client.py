@@ -135,6 +135,10 @@ class HgsClient:
         :raises KeyError: it is not in the store
         """
         self.certificates.remove(certificates.SHIELDED, thumbprint)
+        self.keys_changed()
+
+    def keys_changed(self):
+        """Let the stored guardians show which private keys are on the host."""
         for guardian in self.guardians():
             for instance in self._repository.instances(
                     HGS, "MSFT_HgsGuardian", Name=guardian.name):
@@ -149,6 +153,12 @@ class HgsClient:
                  "subject": certificates.common_name(certificate),
                  "has_private_key": key is not None, "guardian": owners.get(certificate)}
                 for store, certificate, key in self.certificates.entries()]
+
+    def describe_private_keys(self):
+        """What :meth:`tests.hyperv.fabric.Fabric.private_keys` gives."""
+        return [{"subject": certificates.common_name(certificate),
+                 "thumbprint": certificates.thumbprint(certificate), "store": store}
+                for certificate, store in self.certificates.private_keys()]
 
     def guardians(self):
         """The stored guardians, each with the private keys that are on this host."""

@@ -1,5 +1,6 @@
 """A simulated Hyper-V host: one computer with its repository and its services."""
 from tests.hyperv import faults, inventory, jobs, schema
+from tests.hyperv.certificate_access import CertificateAccess
 from tests.hyperv.hgs_client import HgsClient
 from tests.hyperv.live_migration import LiveMigration
 from tests.hyperv.power import Power
@@ -47,6 +48,8 @@ class Host:
         if version >= (10, 0):
             self.hgs_client = HgsClient(self.repository, fabric, attestation_status)
             SecurityService(self.repository, job_factory, self.management, self.hgs_client)
+        self.certificate_access = CertificateAccess(
+            self.repository, self.faults, self.hgs_client)
         self.power = Power(self.repository, job_factory, self.management, self.hgs_client)
         self.provisioning = None
         if version >= (10, 0) and shielded_vm_tools:

@@ -19,7 +19,7 @@ import socket
 import sys
 import types
 
-from tests.hyperv import clusapi, current_host, windows_stand_ins
+from tests.hyperv import clusapi, crypt32, current_host, windows_stand_ins
 from tests.hyperv import mi as mi_face
 from tests.hyperv.connection import LocalComputer, RemoteComputer
 from tests.hyperv.storage import COMPUTER_NAME
@@ -36,6 +36,9 @@ _CACHES = {
     "os_win.utils.storage.smbutils": ("SMBUtils._loopback_share_map",),
     "compute_hyperv.nova.serialconsoleops": ("_console_handlers",),
     "nova.virt.hyperv.serialconsoleops": ("_console_handlers",)}
+
+# The Windows libraries that code here loads with ctypes.WinDLL.
+libraries = crypt32.Libraries(current_host.computer)
 
 _real_node, _real_gethostname = platform.node, socket.gethostname
 _installed = None
@@ -204,6 +207,12 @@ def _change_clusapi_utils(module):
     _run_on_its_computer(module.ClusApiUtils, "open_cluster")
 
 
+def _change_ctypes(module):
+    # Not in ctypes itself: many programs take it for a sign of Windows.
+    module.ctypes = types.SimpleNamespace(
+        **vars(ctypes), WinDLL=libraries.WinDLL, get_last_error=libraries.get_last_error)
+
+
 def _change_kernel32(module):
     module.kernel32 = windows_stand_ins.Kernel32
 
@@ -362,7 +371,8 @@ _CHANGES = {
     "nova.virt.hyperv.pathutils": _change_pathutils,
     "oslo_config.cfg": _change_oslo_config,
     "eventlet.greenthread": _change_greenthread,
-    "eventlet.tpool": _change_tpool}
+    "eventlet.tpool": _change_tpool,
+    "vtpm_compute.certificate_store": _change_ctypes}
 _CHANGES.update((name, _change_caches) for name in _CACHES if name not in _CHANGES)
 
 

@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 
-from tests.hyperv import fabric, windows
+from tests.hyperv import certificates, fabric, windows
 from vtpm_compute import errors, key_protector
 from vtpm_scheduling import policy
 
@@ -15,19 +15,28 @@ VERSION = 10000
 
 @pytest.fixture(scope="module")
 def simulated():
+    # Making RSA keys takes a while: one fabric serves all tests, a host of its own each.
     return fabric.Fabric({"fabrics": [FABRIC, OTHER], "hosts": [
-        {"name": HOST, "fabric": FABRIC, "guardians": [OTHER]},
         {"name": OLD_HOST, "version": "6.3.9600"}]})
 
 
 @pytest.fixture
 def client(simulated):
-    """The client of a guarded host, and that its store holds the two fabrics' guardians again."""
+    """The client of a guarded host, which holds the two fabrics' guardians alone again."""
+    simulated.add_host(HOST, fabric=FABRIC, guardians=[OTHER])
     windows.install(simulated, HOST)
-    simulated.clear_faults(HOST)
-    simulated.set_guarded(HOST, True)
+    windows.libraries.misuses()  # of the test before
     yield importlib.import_module("vtpm_compute.guardians").HostGuardianClient()
+    assert_nothing_left(simulated)
+    assert windows.libraries.open_handles() == {}
+    assert windows.libraries.misuses() == []
+
+
+def assert_nothing_left(simulated):
+    """No owner, none of its certificates and none of its private keys are on the host."""
     assert [one["name"] for one in simulated.guardians(HOST)] == [FABRIC, OTHER]
+    assert simulated.certificates(HOST) == []
+    assert simulated.private_keys(HOST) == []
 
 
 def report(client, guardian=FABRIC):
@@ -46,6 +55,11 @@ def test_a_protector_is_for_the_given_guardians(client, simulated):
     assert [one.thumbprint for one in parsed.guardians if not one.is_owner] == [
         one.thumbprint for one in granted]
     assert sum(one.is_owner for one in parsed.guardians) == 1
+
+
+def test_an_owner_goes_with_its_private_keys(client, simulated):
+    client.make_protector([client.find_guardian(FABRIC)])
+    assert_nothing_left(simulated)
 
 
 class WhileIterated(collections.abc.Sequence):
@@ -73,31 +87,149 @@ def test_two_protectors_at_a_time(client):
     assert len(owners) == 2
 
 
-@pytest.mark.parametrize("call", ["NewByGenerateCertificates", "NewByGuardians"])
-def test_whatever_fails_no_owner_stays(client, simulated, call):
+def calls_of(simulated, function):
+    """Every call that Windows gets of a function: [Class.Method or library.Function]."""
+    simulated.clear_calls(HOST)
+    function()
+    return ["%s.%s" % call[:2] for call in simulated.calls(HOST)]
+
+
+@pytest.mark.parametrize("provider", [certificates.CNG, certificates.RSA_AES])
+@pytest.mark.parametrize("point", ["before", "after"])
+def test_whatever_fails_no_owner_stays(client, simulated, point, provider, monkeypatch):
+    """After the next clean-up; where the clean-up itself did not fail, at once."""
+    monkeypatch.setattr(
+        simulated.host(HOST).hgs_client.certificates, "key_provider", provider)
     granted = [client.find_guardian(FABRIC)]
-    simulated.add_fault(HOST, "*." + call, return_value=32768)
-    with pytest.raises(errors.HostGuardianError, match="%s returned 32768" % call):
-        client.make_protector(granted)
-    assert [one["name"] for one in simulated.guardians(HOST)] == [FABRIC, OTHER]
+    calls = calls_of(simulated, lambda: client.make_protector(granted))
+    assert_nothing_left(simulated)
+    assert {"MSFT_HgsGuardian.NewByGenerateCertificates", "MSFT_HgsKeyProtector.NewByGuardians",
+            "MSFT_HgsGuardian.Remove", "crypt32.CertDeleteCertificateFromStore",
+            "ncrypt.NCryptDeleteKey" if provider == certificates.CNG
+            else "advapi32.CryptAcquireContextW"} <= set(calls)
+    for number, call in enumerate(calls):
+        simulated.add_fault(HOST, call, nth=calls[:number + 1].count(call), return_value=32768,
+                            point=point)
+        with pytest.raises(errors.HostGuardianError, match=call.split(".")[1]) as caught:
+            client.make_protector(granted)
+        if "NewBy" in call:
+            assert_nothing_left(simulated)
+        elif "Remove" not in call:
+            assert "failed with 0x00008000" in str(caught.value)
+            # What is left is what the next start finds the rest by.
+            assert point == "after" or simulated.certificates(HOST)
+        client.remove_leftovers()
+        assert_nothing_left(simulated)
+
+
+def test_a_killed_process_leaves_what_the_next_one_finds(client, simulated, monkeypatch):
+    """Killed at each call of a clean-up, in turn, and again at each of the next one's."""
+    class Killed(BaseException):
+        pass
+
+    granted = [client.find_guardian(FABRIC)]
+    access = simulated.host(HOST).certificate_access
+    call, countdown = type(access).call, []
+
+    def dying(self, *arguments):
+        if countdown and not countdown[0]:
+            raise Killed
+        countdown[:] = [number - 1 for number in countdown]
+        return call(self, *arguments)
+    monkeypatch.setattr(type(access), "call", dying)
+    tried = 0
+    for function in (lambda: client.make_protector(granted), client.remove_leftovers):
+        for number in range(100):
+            if function == client.remove_leftovers:
+                make_owner("-of-a-killed-one")
+            countdown[:] = [number]
+            try:
+                function()
+            except Killed:
+                tried += 1
+            else:
+                break
+            finally:
+                countdown.clear()
+            client.remove_leftovers()
+            assert_nothing_left(simulated)
+    assert tried > 20
+
+
+def make_owner(name, prefix=None):
+    """An owner as an earlier process left it: its guardian's name."""
+    if prefix is None:
+        prefix = importlib.import_module("vtpm_compute.guardians").OWNER_PREFIX
+    importlib.import_module("wmi").WMI(
+        "//./Root/Microsoft/Windows/Hgs").MSFT_HgsGuardian.NewByGenerateCertificates(
+            Name=prefix + name, GenerateCertificates=True)
+    return prefix + name
 
 
 def test_no_owner_stays_when_an_argument_is_wrong(client, simulated):
     unknown = importlib.import_module("vtpm_compute.guardians").Guardian("no handle", "00")
     with pytest.raises(errors.HostGuardianError, match="cannot be made on the host"):
         client.make_protector([unknown])
-    assert [one["name"] for one in simulated.guardians(HOST)] == [FABRIC, OTHER]
+    assert_nothing_left(simulated)
 
 
-def test_leftovers_are_only_those_that_were_made_here(client, simulated):
-    prefix = importlib.import_module("vtpm_compute.guardians").OWNER_PREFIX
-    connection = importlib.import_module("wmi").WMI("//./Root/Microsoft/Windows/Hgs")
-    for name in (prefix + "1", "of another program"):
-        connection.MSFT_HgsGuardian.NewByGenerateCertificates(Name=name, GenerateCertificates=True)
+def test_leftovers_are_only_those_that_were_made_here(client, simulated, caplog):
+    left = make_owner("1")
+    without_guardian = make_owner("2")
+    simulated.remove_guardian(HOST, without_guardian)
+    others = [make_owner(name, prefix="") for name in (
+        "of another program", "nova-vtpm", "my-nova-vtpm-owner-3")]
     client.remove_leftovers()
     names = [one["name"] for one in simulated.guardians(HOST)]
-    simulated.remove_guardian(HOST, "of another program")
-    assert names == [FABRIC, OTHER, "of another program"]
+    kept = simulated.certificates(HOST)
+    for other in others:
+        simulated.remove_guardian(HOST, other)
+    for one in kept:
+        simulated.remove_certificate(HOST, one["thumbprint"])
+    assert names == [FABRIC, OTHER, *others]
+    assert [(one["guardian"], one["has_private_key"]) for one in kept] == [
+        (other, True) for other in others for _ in range(2)]
+    assert "%s, %s" % (left, without_guardian) in caplog.text
+
+
+def test_certificates_of_an_owner_are_known_without_their_subject(client, simulated, monkeypatch):
+    """By the thumbprints of its guardian, whatever Windows writes into the subject."""
+    make = certificates.make_certificate
+    monkeypatch.setattr(certificates, "make_certificate", lambda name, *arguments: make(
+        "A certificate", *arguments))
+    make_owner("1")
+    client.remove_leftovers()
+    assert_nothing_left(simulated)
+    client.make_protector([client.find_guardian(FABRIC)])
+
+
+def test_a_host_that_never_made_a_guardian_has_nothing_to_remove(caplog):
+    fresh = fabric.Fabric({"hosts": [{"name": HOST}]})
+    windows.install(fresh, HOST)
+    importlib.import_module("vtpm_compute.guardians").HostGuardianClient().remove_leftovers()
+    assert not fresh.host(HOST).hgs_client.certificates.exists(certificates.SHIELDED)
+    assert caplog.text == ""
+
+
+def test_a_key_that_is_not_found_when_it_was_just_made(client, simulated):
+    """Windows also says so of a key that may not be opened: no server is built on that."""
+    simulated.add_fault(
+        HOST, "crypt32.CryptAcquireCertificatePrivateKey", return_value=0x80090016)
+    with pytest.raises(errors.HostGuardianError, match="does not find the private key"):
+        client.make_protector([client.find_guardian(FABRIC)])
+    assert len(simulated.private_keys(HOST)) == 1
+    client.remove_leftovers()
+
+
+def test_a_key_that_cannot_be_deleted_keeps_its_guardian(client, simulated):
+    simulated.add_fault(HOST, "ncrypt.NCryptDeleteKey", return_value=0x80090010, times=2)
+    message = "may stay on the host: NCryptDeleteKey failed with 0x80090010"
+    with pytest.raises(errors.HostGuardianError, match=message) as caught:
+        client.make_protector([client.find_guardian(FABRIC)])
+    assert str(caught.value).count("may stay on the host") == 2
+    assert len(simulated.private_keys(HOST)) == 2
+    assert len(simulated.guardians(HOST)) == 3
+    client.remove_leftovers()
 
 
 def test_the_report_follows_the_attestation(client, simulated):
