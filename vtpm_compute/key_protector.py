@@ -246,7 +246,11 @@ class _UnusableError(Exception):
 
 
 def _check_chain(read: key_protector_xml.Protector) -> None:
-    """Check that all wrappings descend from one owner's, and that the signer is one of them."""
+    """Check that all wrappings descend from one owner's, and that the signer is one of them.
+
+    [MS-KPS] 3.1.5.1.1.3 speaks of "the owner"; its glossary, of at least one. With a second one a
+    wrapping would be accepted that the first never signed.
+    """
     parents = {wrapping.identifier: wrapping.parent for wrapping in read.wrappings}
     if len(parents) < len(read.wrappings):
         raise _UnusableError("two of its wrappings have the same id")

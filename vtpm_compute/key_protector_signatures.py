@@ -133,8 +133,9 @@ def _fits_pss(key: rsa.RSAPublicKey, signature: key_protector_xml.Signature,
     algorithm = _PSS[signature.algorithm]()
     for form in forms:
         try:
+            # RFC 9231, 2.3.10: the salt is as long as the digest.
             key.verify(signature.value, form, padding.PSS(
-                padding.MGF1(algorithm), padding.PSS.AUTO), algorithm)
+                padding.MGF1(algorithm), algorithm.digest_size), algorithm)
         except InvalidSignature:
             continue
         return True

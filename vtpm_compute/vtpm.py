@@ -98,7 +98,7 @@ class Vtpm:
             pieces = self._keys.fetch(context, request.keys)
             parsed = key_protector.parse(pieces, policy.IMAGE_KEYS)
             parsed.require_guardian(fabric, policy.IMAGE_KEYS)
-            made = "given in %d secrets" % len(pieces)
+            made = "given in %d secret%s" % (len(pieces), "s" if len(pieces) > 1 else "")
         else:
             guardian = self._guardians.find_guardian(self._fabric_guardian or "")
             if guardian is None or guardian.thumbprint != fabric:

@@ -12,6 +12,7 @@ import time
 
 from tests.cloud import CloudFailure, cloud, guarded_cloud
 from tests.cloud.guarded_cloud import FABRIC, GUARDED, OLD, UNGUARDED
+from vtpm_compute import key_protector
 
 STATE = cloud.KEPT.parent / "demo"
 RUNNING = 2
@@ -129,7 +130,7 @@ class Demonstration:
                                          OLD: "Hyper-V version 6.3 is older than 10.0"})
         check(server.status == "ACTIVE", "the server is ACTIVE, after %.1f s %s" % (
             took, self.alice.fault(server.id)))
-        self.show_keys(keys)
+        self.show_keys(keys, protector)
         machine = self.cloud.machine_of(server.id)
         print("   the virtual machine on %s:" % GUARDED)
         for name, value in sorted(machine["security"].items()):
@@ -169,11 +170,19 @@ class Demonstration:
             check(verb == "can" if wanted is None else verb == "cannot" and wanted in reason,
                   "%s %s" % (name, "fits" if wanted is None else "does not fit"))
 
-    def show_keys(self, keys):
-        """That nova-compute read them."""
+    def show_keys(self, keys, protector):
+        """That nova-compute read them, and what it verified, out of its log."""
         log = self.cloud.log_of("nova-compute-" + GUARDED).read_text(errors="replace")
         for key in keys:
             check("Reading vTPM key %s" % key in log, "nova-compute read key %s" % key)
+        print("   nova-compute's log:")
+        (logged,) = re.findall(r"(Key protector given in 2 secrets: .*)", log)
+        print(textwrap.fill(logged, 96, initial_indent=" " * 6, subsequent_indent=" " * 6))
+        check("5 of 6 signatures verified" in logged,
+              "every signature that needs no private key was verified before anything was made")
+        print("   the whole report (vtpm_compute.key_protector):")
+        report = key_protector.parse([protector], "Alice").lines()
+        print(textwrap.indent("\n".join(report), " " * 6))
 
     def contradict(self, image):
         """A request that no host could satisfy."""

@@ -71,6 +71,29 @@ def test_given_in_pieces(client, simulated):
     assert prepare(client, raw[:1000], raw[1000:]).protector == raw
 
 
+def test_what_was_verified_is_in_the_log(client, simulated, caplog):
+    caplog.set_level("INFO", "vtpm_compute.vtpm")
+    raw = protector_for(simulated, FABRIC)
+    prepare(client, raw[:1000], raw[1000:])
+    (record,) = [one for one in caplog.records if one.name == "vtpm_compute.vtpm"]
+    assert record.getMessage().startswith(
+        "Key protector given in 2 secrets: %d bytes, guardians: " % len(raw))
+    assert "5 of 6 signatures verified; " in record.getMessage()
+    assert simulated.fabric_thumbprint(FABRIC)[:16] in record.getMessage()
+
+
+def test_an_expired_certificate_is_a_warning(client, simulated, caplog):
+    long_ago = guardian.Guardian.generate("Contoso", now=lambda: 0)
+    fabric_guardian = guardian.Guardian.from_metadata(simulated.metadata(FABRIC), FABRIC)
+    raw = key_protector.make_protector(long_ago, [fabric_guardian])
+    assert prepare(client, raw).protector == raw
+    warned = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"
+              and one.name == "vtpm_compute.vtpm"]
+    assert len(warned) == 2
+    assert all("Key protector given in 1 secret: the " in one and "expired on 1980-" in one
+               for one in warned)
+
+
 def test_given_for_another_fabric(client, simulated):
     with pytest.raises(errors.KeyProtectorError, match="does not name this fabric's guardian"):
         prepare(client, protector_for(simulated, OTHER))
