@@ -74,9 +74,10 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "Host Guardian Service is away.",
      "Only the words of the first are recorded."),
     ("shielding-needs",
-     "ShieldingRequested without TpmEnabled, EncryptStateAndVmMigrationTraffic or Secure Boot is "
-     "an invalid parameter, also where one of them is turned off later.",
-     "They are documented as required and enforced for a shielded VM, the refusal is not."),
+     "A VM with ShieldingRequested and without TpmEnabled, EncryptStateAndVmMigrationTraffic or "
+     "Secure Boot does not start; to turn one of the first two off is an invalid parameter.",
+     "They are documented as required and enforced for a shielded VM, the refusal is not. The "
+     "cmdlets request shielding (Set-VMSecurityPolicy) before they enable the TPM."),
     ("unshielding",
      "ShieldingRequested is taken back only on a host with the private signing key of the key "
      "protector's owner; elsewhere the state is invalid.",

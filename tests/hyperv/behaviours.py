@@ -304,9 +304,12 @@ AREAS["Security settings and the virtual TPM"] = _rows(
     ("A disabled vTPM keeps what it holds.",
      "assumed: disabled-tpm",
      _SECURITY + "test_a_disabled_tpm_keeps_what_it_holds"),
-    ("A shielded VM needs the vTPM, encryption and Secure Boot, and keeps them.",
+    ("A shielded VM needs the vTPM, encryption and Secure Boot to start, and keeps them.",
      "assumed: shielding-needs",
      _SECURITY + "test_a_shielded_machine_needs_the_other_settings"),
+    ("The Secure Boot template stays that of a vTPM that was started, also while it is disabled.",
+     "The words: user reports of Set-VMFirmware",
+     _SECURITY + "test_the_template_of_a_tpm_that_was_started_stays"),
     ("Secure Boot of a shielded VM cannot be turned off.",
      'Microsoft Learn, "Guarded fabric and shielded VMs overview" (Secure Boot: '
      "required and enforced)",

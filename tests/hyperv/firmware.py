@@ -4,7 +4,7 @@ Source: Microsoft Learn, "Set-VMFirmware" (templates), "Generation 2 virtual mac
 settings for Hyper-V", "Guarded fabric and shielded VMs overview" (Secure Boot is required and
 enforced for shielded VMs; COM ports are disabled).
 """
-from tests.hyperv import jobs
+from tests.hyperv import guest_state, jobs
 
 SECURE_BOOT_TEMPLATES = {
     "MicrosoftWindows": "1734c6e8-3154-4dda-ba5f-a874cc483422",
@@ -42,9 +42,9 @@ def check(machine, given):
         return jobs.INVALID_PARAMETER  # [assumption firmware-refusals]
     if not machine.is_off:
         return jobs.INVALID_STATE  # [assumption firmware-refusals]
-    if machine.tpm_enabled and changes_template:
+    if changes_template and (machine.tpm_enabled or _had_a_tpm(machine)):
         raise jobs.JobFailure(TEMPLATE_FIXED)
-    if is_shielded(machine) and changes_boot:
+    if is_shielded(machine) and changes_boot and not wanted:
         return jobs.INVALID_STATE  # [assumption firmware-refusals]
     return None
 
@@ -58,6 +58,12 @@ def check_serial_port(machine, given):
     if is_shielded(machine) and any(given["Connection"] or ()):
         return jobs.INVALID_STATE  # [assumption firmware-refusals]
     return None
+
+
+def _had_a_tpm(machine):
+    """Whether its TPM has ever been started: disabling it keeps what it holds."""
+    path = machine.guest_state_file
+    return path.exists() and not guest_state.is_empty(path)
 
 
 def is_shielded(machine):

@@ -9,7 +9,7 @@ Guardian Service".
 """
 import os
 
-from tests.hyperv import guest_state, jobs, key_protector
+from tests.hyperv import firmware, guest_state, jobs, key_protector
 from tests.hyperv.attestation import NotAttested
 from tests.hyperv.guarded_fabric import (
     HealthCertificateException,
@@ -37,6 +37,11 @@ _TRANSITIONS = {
 NO_GUEST_STATE = (
     "'%s' failed to start. Cannot open guest state file '%s': The system cannot find the file "
     "specified. (0x80070002)")
+
+# What a shielded VM must have before it starts [assumption shielding-needs].
+NOT_SHIELDED = (
+    "'%s' failed to start. A shielded virtual machine needs Secure Boot, a virtual TPM and "
+    "encrypted state and migration traffic.")
 
 # EnabledState while a job changes the state: Starting, Shutting Down; Other for the rest
 # [assumption states-on-the-way].
@@ -163,6 +168,10 @@ class Power:
     def _open_guest_state(self, machine):
         if machine.generation == 2 and not machine.guest_state_file.exists():
             raise jobs.JobFailure(NO_GUEST_STATE % (machine.name, machine.guest_state_file))
+        if firmware.is_shielded(machine) and not (
+                machine.tpm_enabled and machine.settings["SecureBootEnabled"]
+                and machine.security_settings["EncryptStateAndVmMigrationTraffic"]):
+            raise jobs.JobFailure(NOT_SHIELDED % machine.name)
         if machine.tpm_enabled:
             self._start_tpm(machine)
 

@@ -139,9 +139,8 @@ class SecurityService:
             return _MODIFY_NOT_SUPPORTED  # [assumption old-configuration-versions]
         if machine.key_protector == EMPTY_PROTECTOR:
             return None  # its job fails
-        if after["ShieldingRequested"] and not (
-                after["TpmEnabled"] and after["EncryptStateAndVmMigrationTraffic"]
-                and machine.settings["SecureBootEnabled"]):
+        if before["ShieldingRequested"] and after["ShieldingRequested"] and any(
+                before[name] and not after[name] for name in _NEEDS_PROTECTOR):
             return _MODIFY_INVALID_PARAMETER  # [assumption shielding-needs]
         return self._check_unshielding(machine, before, after)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies
 
 from tests.hyperv import key_protector, windows
 from tests.hyperv.fabric import Fabric
-from tests.hyperv.firmware import SECURE_BOOT_TEMPLATES
+from tests.hyperv.firmware import SECURE_BOOT_TEMPLATES, TEMPLATE_FIXED
 from tests.hyperv.guardian import Guardian
 from tests.unit.hyperv.machine import Machine
 
@@ -318,16 +318,31 @@ def test_a_disabled_tpm_keeps_what_it_holds(fabric, vm, east):
 def test_a_shielded_machine_needs_the_other_settings(vm, east, missing):
     vm.change_firmware(SecureBootEnabled=True)
     vm.protect(east)
-    assert vm.modify(**{**ALL, missing: False}) == (4, None)
+    # As the cmdlets do: shielding first, the rest after it.
+    assert vm.modify(**{**ALL, missing: False}) == DONE
+    assert vm.change_state(RUNNING)[1].endswith("encrypted state and migration traffic.")
     assert vm.modify(**ALL) == DONE
     assert vm.modify(**{missing: False}) == (4, None)
     assert vm.flags() == ALL
+    assert vm.change_state(RUNNING) == DONE
 
 
 def test_a_shielded_machine_needs_secure_boot(vm, east):
     vm.protect(east)
-    assert vm.modify(**ALL) == (4, None)
-    assert not any(vm.flags().values())
+    assert vm.modify(**ALL) == DONE
+    assert "needs Secure Boot" in vm.change_state(RUNNING)[1]
+    assert vm.change_firmware(SecureBootEnabled=True) == (0, None)
+    assert vm.change_state(RUNNING) == DONE
+
+
+def test_the_template_of_a_tpm_that_was_started_stays(vm, east):
+    vm.change_firmware(SecureBootEnabled=True)
+    vm.protect(east)
+    vm.modify(TpmEnabled=True)
+    vm.change_state(RUNNING)
+    vm.change_state(OFF)
+    vm.modify(TpmEnabled=False)
+    assert vm.change_firmware(SecureBootTemplateId=OTHERS)[1] == TEMPLATE_FIXED
 
 
 def test_a_shielded_machine_starts(fabric, shielded):
@@ -482,7 +497,8 @@ class Rules:
         unshields = self.flags["ShieldingRequested"] and not after["ShieldingRequested"]
         if any(after.values()) and self.protector is None:
             return 4096, True
-        if after["ShieldingRequested"] and not (all(wanted) and self.secure_boot):
+        if self.flags["ShieldingRequested"] and after["ShieldingRequested"] and any(
+                self.flags[name] and not after[name] for name in FLAGS):
             return 4, False
         if unshields:
             return 5, False
@@ -492,7 +508,7 @@ class Rules:
     def boot_securely(self, wanted):
         if wanted == self.secure_boot:
             return 0, False
-        if self.running or self.flags["ShieldingRequested"]:
+        if self.running or (self.flags["ShieldingRequested"] and not wanted):
             return 32775, False
         self.secure_boot = wanted
         return 0, False
@@ -500,6 +516,9 @@ class Rules:
     def start(self):
         if self.running:
             return 32775, False
+        if self.flags["ShieldingRequested"] and not (
+                all(self.flags.values()) and self.secure_boot):
+            return 4096, True
         if self.flags["TpmEnabled"]:
             fabric, key = self.protector
             if fabric != "east" or self.sealed_with not in (None, key):
