@@ -70,13 +70,6 @@ MUTATIONS = (
         "            if not self._property(context, _KEY_PROV_INFO_PROPERTY):\n",
         (_GUARDIANS + "test_an_owner_goes_with_its_private_keys",)),
     Mutation(
-        "owners named alike",
-        "Two servers built at a time: one build fails, or takes the other's owner away.",
-        "guardians.py",
-        "OWNER_PREFIX + str(uuid.uuid4())",
-        "OWNER_PREFIX + str(uuid.getnode())",
-        (_GUARDIANS + "test_two_protectors_at_a_time",)),
-    Mutation(
         "positional order",
         "PyMI sorts positional arguments by name: the protector goes where the settings belong.",
         "security.py",
@@ -88,13 +81,6 @@ MUTATIONS = (
         """\
                 self._data(vm_name).GetText_(_TEXT), list(protector))
 """,
-        (_OWN_STEPS,)),
-    Mutation(
-        "results swapped",
-        "PyMI sorts results by name, whatever the documentation's order: the code is no protector.",
-        "security.py",
-        "protector, code = self._service().GetKeyProtector(",
-        "code, protector = self._service().GetKeyProtector(",
         (_OWN_STEPS,)),
     Mutation(
         "settings kept",
@@ -204,28 +190,6 @@ MUTATIONS = (
         return not_verified("its key did not make it")
 """,
         (_PROTECTORS + "test_damaged_and_forged",)),
-    Mutation(
-        "unknown algorithm refused",
-        "No document says which algorithms Windows names: its protectors may all be refused.",
-        "key_protector_signatures.py",
-        """\
-        return not_verified("its algorithm, %s, is not known here" % policy.quote(
-            signature.algorithm, _URI_LENGTH))
-""",
-        """\
-        raise WrongSignatureError("%s is of an unknown algorithm" % what)
-""",
-        (_PROTECTORS + "TestSignatures::test_an_unknown_algorithm_is_not_verified_and_not_wrong",)),
-    Mutation(
-        "attributes not bounded",
-        "A secret of 1 MB keeps nova-compute busy for minutes: the XML parser compares its pairs.",
-        "key_protector_xml.py",
-        """\
-    if text.count("<") > _MAX_TAGS or text.count('"') + text.count("'") > _MAX_QUOTES:
-        raise MalformedError("it has more elements or attributes than any key protector")
-""",
-        "",
-        (_PROTECTORS + "test_hostile",)),
     Mutation(
         "key in the log",
         "Whoever reads nova-compute's debug log has the tenant's key.",
