@@ -32,6 +32,15 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "the other methods answer 0.",
      "Every method is documented with both; callers must take both. Jobs are finished when the "
      "method returns, unless a test delays them."),
+    ("when-states-are-invalid",
+     "The state is invalid (32775; 5 from ModifySecuritySettings) for changes of a VM's security "
+     "while it is not off, for restoring a key protector where none was good, for destroying a "
+     "running VM and for taking it back to a snapshot. Of RequestStateChange, Enabled is taken "
+     "from off, saved and paused, Disabled from all but off, Offline (saving) from running and "
+     "paused, Quiesce and Reboot from running, Reset from running and paused; all else is "
+     "invalid.",
+     "The code is documented for these methods, when it comes is not. os-win asks for Reboot while "
+     "a VM runs, although the document has it lead from off or saved to running."),
     ("one-job-a-machine",
      "While a job of a VM runs, changes to that VM are refused: a change of its state with 32775 "
      "(invalid state), of its security settings with 5 (likewise), any other with 32774 (in use).",
@@ -72,7 +81,7 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
     ("words-of-a-refused-start",
      "A start says the same whether no guardian fits, the host does not pass attestation, or the "
      "Host Guardian Service is away.",
-     "Only the words of the first are recorded."),
+     "Only the words of the first are recorded: by users, of an arrival by live migration."),
     ("shielding-needs",
      "A VM with ShieldingRequested and without TpmEnabled, EncryptStateAndVmMigrationTraffic or "
      "Secure Boot does not start; to turn one of the first two off is an invalid parameter.",
@@ -83,6 +92,19 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "protector's owner; elsewhere the state is invalid.",
      "That a fabric administrator cannot and the owner can is documented, how it is refused is "
      "not."),
+    ("unset-protector",
+     "An unset key protector reads back as the bytes 0 0 0 4, which can also be set.",
+     "No document of Microsoft's has these bytes. The source of eryph (ConvergeTpmTests.cs) says "
+     "that Hyper-V returns them; the public script ConvertTo-ShieldedVM takes four bytes or less "
+     "for no key protector."),
+    ("protector-prefix",
+     "A key protector begins with its length: four bytes, big endian, themselves included. Where "
+     "they are wrong it is refused (32773).",
+     "Microsoft Learn, Get-KeyProtectorFromShieldingDataFile, shows one that begins 0 0 36 52, and "
+     "an unset one is 0 0 0 4; that this is the length is said nowhere."),
+    ("any-policy",
+     "SetSecurityPolicy takes any bytes, also none, with a key protector or without.",
+     "What a policy looks like is not public, nor what Windows checks of it."),
     ("protector-in-use",
      "The empty key protector is refused (32775) while a security setting needs one.",
      "Only the other order, no setting without a protector, is recorded."),
@@ -112,7 +134,8 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "There is no guest."),
     ("words-of-a-wrong-tpm-key",
      "A start with a valid protector that is not the TPM state's fails with 0xC000A002.",
-     "The status is reported by users; its words in the job are not."),
+     "Microsoft Learn, Troubleshoot vTPM, shielded VM, and HGS issues in Hyper-V clusters, has the "
+     "sentence with this code, and no cause; what the job says around it is not recorded."),
     ("words-of-migration",
      "A refused migration's job names the VM and the host in the words of Hyper-V's events, with "
      "the Win32 error that fits.",

@@ -6,7 +6,7 @@ certificate is valid for eight hours [assumption health-certificate-life]. Nothi
 background: :meth:`HostAttestation.catch_up` does what was due.
 
 Source: Microsoft Learn, "Guarded fabric and shielded VMs overview" (modes; when a host attests; how
-a shielded VM is powered on), "Confirm guarded hosts can attest", "Troubleshooting guarded hosts",
+a shielded VM is powered on), "Confirm guarded hosts can attest", "Troubleshoot guarded hosts",
 "MSFT_HgsClientConfiguration class" (modes, status, substatus).
 """
 import datetime

@@ -168,8 +168,8 @@ class HgsClient:
         """Unwrap and roll a protector with private keys on this host, without an HGS.
 
         Those of a removed guardian will do, as long as its certificates are in the store. Source:
-        Microsoft Japan's support blog on Hyper-V error 10698: both certificates imported into the
-        store let a VM with a virtual TPM start.
+        Microsoft Japan's System Center support blog, on error 10698: both certificates imported
+        into the store let a VM with a virtual TPM run there.
 
         :returns: (transport key, new protector, new transport key)
         :raises key_protector.InvalidProtector: see there
@@ -304,7 +304,8 @@ class HgsClient:
                        AllowExpired=None):  # noqa: N803
         owner = self._stored(Owner)
         if owner.signing_key is None:
-            # "HGS cannot be an owner because it does not have private keys" (Microsoft Learn).
+            # Microsoft Learn, "Troubleshoot vTPM, shielded VM, and HGS issues in Hyper-V clusters":
+            # "HGS cannot be an owner because it does not have private keys".
             raise cim.error("INVALID_PARAMETER",
                             "The owner guardian %s has no private signing key." % owner.name)
         members = [_guardian(instance) for instance in Guardian or ()]

@@ -26,7 +26,7 @@ STARTING, RUNNING, DONE, TERMINATED, KILLED, EXCEPTION = 3, 4, 7, 8, 9, 10
 # Methods that answer with a job; the others answer 0 at once [assumption which-are-jobs].
 _ASYNCHRONOUS = {
     "DefineSystem", "DestroySystem", "RequestStateChange", "SetKeyProtector",
-    "ModifySecuritySettings", "ImportSystemDefinition", "RealizePlannedSystem",
+    "SetSecurityPolicy", "ModifySecuritySettings", "ImportSystemDefinition", "RealizePlannedSystem",
     "ExportSystemDefinition", "RestoreLastKnownGoodKeyProtector", "MigrateVirtualSystemToHost",
     "CheckVirtualSystemIsMigratable", "CreateSnapshot", "DestroySnapshot", "DestroySnapshotTree",
     "ApplySnapshot"}

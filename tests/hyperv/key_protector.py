@@ -1,9 +1,10 @@
 """Key protectors with real cryptography: made, read, unwrapped, rolled, granted, revoked.
 
 A protector is a length of four bytes (big endian, itself included) and an XML ``Protector``.
-Structure: [MS-KPS] sections 2.2.2.3 to 2.2.2.14. Length prefix: Microsoft Learn, "New-
-HgsKeyProtector" (RawData in its example). The algorithms are this package's choice
-[assumption algorithms]: no byte compatibility with Windows is claimed.
+Structure: [MS-KPS] sections 2.2.2.3 to 2.2.2.14. Length: Microsoft Learn, "Get-
+KeyProtectorFromShieldingDataFile" ("0 0 36 52" in its first example) [assumption protector-prefix].
+The algorithms are this package's choice [assumption algorithms]: no byte compatibility with Windows
+is claimed.
 
 A tenant's script needs :func:`make_protector` and :class:`tests.hyperv.guardian.Guardian` only::
 

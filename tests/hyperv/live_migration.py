@@ -3,8 +3,8 @@
 Source: Microsoft Learn, "Msvm_VirtualSystemMigrationService class" and its methods,
 "Msvm_VirtualSystemMigrationSettingData class", "Msvm_VirtualSystemMigrationServiceSettingData
 class"; os-win, ``livemigrationutils.py`` (MigrationType). What a refused move says is recorded
-nowhere in full [assumption words-of-migration], but for that of the TPM: "Troubleshoot the Host
-Guardian Service".
+nowhere in full [assumption words-of-migration], but for that of the TPM: user report: GitHub, "Live
+Migration of vTPM enabled VM".
 """
 import copy
 import os

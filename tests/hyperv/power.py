@@ -4,8 +4,9 @@ A start with a TPM unwraps the key protector, opens the guest state with the tra
 a protector with a new transport key and keeps it as the last known good one.
 
 Source: Microsoft Learn, "RequestStateChange method of the Msvm_ComputerSystem class",
-"Msvm_ShutdownComponent class"; [MS-KPS] RollTransportKey; the words: "Troubleshoot the Host
-Guardian Service".
+"Msvm_ShutdownComponent class", "Troubleshoot vTPM, shielded VM, and HGS issues in Hyper-V clusters"
+(what a start says in short); [MS-KPS] RollTransportKey. The whole words: user report: GitHub, "Live
+Migration of vTPM enabled VM".
 """
 import os
 
@@ -23,11 +24,11 @@ V2 = "root/virtualization/v2"
 
 _REBOOT, _RESET = 10, 11
 
-# {requested state: (states it is allowed in, state after it)}
+# {requested state: (states it is allowed in, state after it)} [assumption when-states-are-invalid].
+# Shut Down (4) is for version 1 of Hyper-V only.
 _TRANSITIONS = {
     RUNNING: ((OFF, SAVED, PAUSED), RUNNING),
     OFF: ((RUNNING, SAVED, PAUSED), OFF),
-    4: ((RUNNING,), OFF),
     SAVED: ((RUNNING, PAUSED), SAVED),
     PAUSED: ((RUNNING,), PAUSED),
     _REBOOT: ((RUNNING,), RUNNING),
@@ -52,7 +53,7 @@ CANNOT_UNWRAP = (
     "The key protector for the virtual machine '%s' could not be unwrapped. HostGuardianService "
     "returned: One or more arguments are invalid (0x80070057). Details are included in the "
     "HostGuardianService-Client event log.")
-# The words are not recorded anywhere public [assumption words-of-a-wrong-tpm-key].
+# The sentence is Microsoft's, what is around it is not [assumption words-of-a-wrong-tpm-key].
 WRONG_TPM_KEY = (
     "The virtual TPM of the virtual machine '%s' could not be started: The computed "
     "authentication tag did not match the input authentication tag. (0xC000A002)")

@@ -3,7 +3,8 @@
 Source: Microsoft Learn, "Msvm_SecurityService class" and its methods (return values),
 "Msvm_SecuritySettingData class"; "Guarded fabric and shielded VMs overview" (what a shielded VM
 has); "Managing the Host Guardian Service" (a key protector replaced, and the last known good one);
-the words of the refusals: "Enable-VMTPM", "Set-VMKeyProtector" troubleshooting.
+the words of a refusal: user report: GitHub, hashicorp/vagrant pull request 11978 (slightly other).
+When a state is invalid: [assumption when-states-are-invalid].
 """
 from tests.hyperv import jobs, key_protector, schema
 from tests.hyperv.virtual_machine import EMPTY_PROTECTOR
@@ -120,6 +121,7 @@ class SecurityService:
         if refusal is not None:
             return refusal
         _, machine = self._given(SecuritySettingData)
+        # [assumption any-policy]
         machine.security_policy = bytes(SecurityPolicy or ())
         _save(machine)
         return self._jobs.done("SetSecurityPolicy", machine.system)

@@ -18,8 +18,8 @@ SNAPSHOT = "Microsoft:Hyper-V:Snapshot:Realized"
 
 RUNNING, OFF, SAVED, PAUSED = 2, 3, 6, 9
 
-# What an unset protector reads back as: a length of four bytes that counts itself.
-# Source: Microsoft Learn, "Get-VMKeyProtector" ("0 0 0 4").
+# What an unset protector reads back as: a length of four bytes that counts itself
+# [assumption unset-protector].
 EMPTY_PROTECTOR = b"\x00\x00\x00\x04"
 
 

@@ -25,13 +25,23 @@ def exists(test):
     path = REPOSITORY / path
     if not path.is_file():
         return False
-    node = ast.parse(path.read_text(encoding="utf-8"))
+    module = node = ast.parse(path.read_text(encoding="utf-8"))
     for name in names:
-        node = next((child for child in ast.walk(node) if isinstance(
-            child, (ast.ClassDef, ast.FunctionDef)) and child.name == name), None)
+        node = defined(name, node, module)
         if node is None:
             return False
     return bool(names)
+
+
+def defined(name, node, module):
+    """What a module or a class, or a base of the class in the same module, defines; or None."""
+    for child in ast.walk(node):
+        if isinstance(child, (ast.ClassDef, ast.FunctionDef)) and child.name == name:
+            return child
+    bases = [defined(base.id, module, module) for base in getattr(node, "bases", ())
+             if isinstance(base, ast.Name)]
+    return next((found for base in bases if base is not None
+                 for found in [defined(name, base, module)] if found is not None), None)
 
 
 def test_every_assumption_is_in_the_table_and_the_other_way_round():

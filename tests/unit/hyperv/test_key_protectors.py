@@ -11,6 +11,7 @@ from tests.hyperv.key_protector import Algorithms, CannotUnwrap, InvalidProtecto
 HGS = "//./Root/Microsoft/Windows/Hgs"
 GENERATION_2 = 2
 RUNNING, OFF = 2, 3
+YEAR = 365 * 86400
 
 # What a reader without a private key cannot notice.
 NEEDS_THE_TRANSPORT_KEY = {"wrong TransportKeySignature", "a transport key of another protector"}
@@ -309,6 +310,33 @@ def test_new_by_guardians_refuses(hgs, tenant, fabric):
     fabric.advance_clock(11 * 365 * 86400)
     assert "0x800B0101" in refusal(new, Owner=tenant, Guardian=[east], AllowUntrustedRoot=True)
     new(Owner=tenant, Guardian=[east], AllowUntrustedRoot=True, AllowExpired=True)
+
+
+def test_new_by_guardians_looks_at_the_members_certificates(hgs, fabric, tmp_path):
+    fabric.advance_clock(11 * YEAR)
+    trusted, other = (certificates.make_authority(name, fabric.clock.now)
+                      for name in ("Trusted", "Other"))
+    fabric.add_certificate("HV1", certificates.ROOT, trusted.certificate)
+
+    def stored(name, authority):
+        path = tmp_path / (name + ".xml")
+        path.write_bytes(Guardian.generate(
+            name, fabric.clock.now, authority=authority).metadata())
+        return hgs.MSFT_HgsGuardian.Import(Path=str(path), Name=name, AllowUntrustedRoot=True)[1]
+    new = hgs.MSFT_HgsKeyProtector.NewByGuardians
+    owner = hgs.MSFT_HgsGuardian.NewByGenerateCertificates(
+        Name="tenant", GenerateCertificates=True)[1]
+    fabric.add_certificate("HV1", certificates.ROOT, bytes(owner.SigningCertificate))
+    fabric.add_certificate("HV1", certificates.ROOT, bytes(owner.EncryptionCertificate))
+    new(Owner=owner, Guardian=[stored("good", trusted)])
+    untrusted, expired = stored("untrusted", other), known(hgs, "east")
+    for present in ([untrusted], [known(hgs, "good"), untrusted]):
+        assert "0x800B0109" in refusal(new, Owner=owner, Guardian=present)
+        new(Owner=owner, Guardian=present, AllowUntrustedRoot=True)
+    for present in ([expired], [known(hgs, "good"), expired]):
+        assert "0x800B0101" in refusal(
+            new, Owner=owner, Guardian=present, AllowUntrustedRoot=True)
+        new(Owner=owner, Guardian=present, AllowUntrustedRoot=True, AllowExpired=True)
 
 
 def test_convert_refuses_what_is_no_protector(hgs, owner, member):

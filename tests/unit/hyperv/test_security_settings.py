@@ -266,6 +266,31 @@ def test_security_changes_need_the_machine_off(vm, east, state):
     assert vm.protector() == east
 
 
+@pytest.mark.parametrize("state", [RUNNING, PAUSED, SAVED])
+def test_a_protector_is_restored_while_the_machine_is_off(vm, east, state):
+    vm.protect(east)
+    vm.modify(TpmEnabled=True)
+    vm.change_state(RUNNING)
+    rolled = vm.protector()
+    if state != RUNNING:
+        assert vm.change_state(state) == DONE
+    assert vm.restore() == 32775
+    vm.change_state(OFF)
+    assert vm.protect(east) == 4096
+    assert vm.restore() == 4096
+    assert vm.protector() == rolled
+
+
+@pytest.mark.parametrize("policy", [(), (1,), b"no policy of Windows"])
+def test_a_security_policy_is_set_by_a_job(fabric, vm, policy):
+    fabric.add_delay("HV1", "*.SetSecurityPolicy", MINUTE)
+    assert vm.set_policy(policy) == 4096
+    assert vm.modify(DataProtectionRequested=True) == (5, None)
+    fabric.advance_clock(MINUTE)
+    assert vm.modify(DataProtectionRequested=True) == DONE
+    assert fabric.host("HV1").management.machine_named(vm.name).security_policy == bytes(policy)
+
+
 def test_they_are_refused_at_once_also_where_jobs_are_delayed(fabric, vm, east):
     fabric.add_delay("HV1", "Msvm_SecurityService.*", MINUTE, times=None)
     assert vm.protect(b"") == 32773
@@ -444,6 +469,29 @@ def test_secure_boot_is_for_generation_2(fabric, tmp_path):
     assert machine.change_firmware(SecureBootEnabled=True) == (32773, None)
 
 
+# Power.
+
+REACHED_BY = {RUNNING: (RUNNING,), OFF: (), SAVED: (RUNNING, SAVED), PAUSED: (RUNNING, PAUSED)}
+# {requested: {state before: state after}}; 10 is Reboot, 11 Reset.
+STEPS = {
+    RUNNING: dict.fromkeys((OFF, SAVED, PAUSED), RUNNING),
+    OFF: dict.fromkeys((RUNNING, SAVED, PAUSED), OFF),
+    SAVED: dict.fromkeys((RUNNING, PAUSED), SAVED),
+    PAUSED: {RUNNING: PAUSED},
+    10: {RUNNING: RUNNING},
+    11: dict.fromkeys((RUNNING, PAUSED), RUNNING)}
+
+
+@pytest.mark.parametrize("requested", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 32768, 32769])
+@pytest.mark.parametrize("before", REACHED_BY)
+def test_each_request_in_each_state(fabric, vm, before, requested):
+    for step in REACHED_BY[before]:
+        assert vm.change_state(step) == DONE
+    after = STEPS.get(requested, {}).get(before)
+    assert vm.change_state(requested) == (DONE if after else (32775, None))
+    assert fabric.virtual_machine("HV1", vm.name)["state"] == (after or before)
+
+
 # The guest.
 
 
@@ -558,7 +606,7 @@ def _failed(outcome):
 
 @settings(max_examples=60, deadline=None)
 @given(calls=CALLS)
-def test_any_sequence_of_calls_has_the_documented_outcome(
+def test_any_sequence_of_calls_has_the_outcome_of_the_rules(
         fabric, tmp_path_factory, east, west, calls):
     vm, rules = CheckedMachine.create(fabric, tmp_path_factory.mktemp("calls")), Rules()
     raw = {"empty": EMPTY, "east": east, "west": west, "nothing": b"\0\0\0\5x"}
