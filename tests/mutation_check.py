@@ -18,7 +18,7 @@ import tempfile
 import time
 from xml.etree import ElementTree
 
-PACKAGE = "vtpm_compute"
+PACKAGE, SIMULATOR = "vtpm_compute", "tests/hyperv"
 AT_A_TIME = 2
 # Seconds for one run of pytest on a few tests, and on all.
 _LIMIT, _LIMIT_OF_ALL = 300, 900
@@ -58,18 +58,19 @@ class _Outcome:
     end: str
 
 
-def check(repository, python, mutations, say=print):
+def check(repository, python, mutations, say=print, folder=PACKAGE):
     """Check each fault and say what became of it.
 
     :param repository: the tree, which stays as it is
     :param python: an interpreter that has what the tests need
     :param mutations: a sequence of :class:`tests.mutations.Mutation`
+    :param folder: that their files are in, of the tree
     :returns: the verdicts, in the order of the faults
     :raises TestsFailAlready: see there
     """
     with tempfile.TemporaryDirectory(prefix="mutations-") as scratch, \
             concurrent.futures.ThreadPoolExecutor(AT_A_TIME) as pool:
-        checker = _Checker(pathlib.Path(repository), python, pathlib.Path(scratch))
+        checker = _Checker(pathlib.Path(repository), python, pathlib.Path(scratch), folder)
         # In their order, each once.
         tests = dict.fromkeys(test for mutation in mutations if not checker.staleness(mutation)
                               for test in mutation.tests)
@@ -94,16 +95,16 @@ def mutated(text, mutation):
 
 
 class _Checker:
-    def __init__(self, repository, python, scratch):
+    def __init__(self, repository, python, scratch, folder):
         self._repository, self._python, self._scratch = repository, str(python), scratch
+        self._folder = folder
 
     def staleness(self, mutation):
         """Why the fault cannot be put into the tree; "" when it can."""
-        text = (self._repository / PACKAGE / mutation.file).read_text(encoding="utf-8")
+        text = (self._repository / self._folder / mutation.file).read_text(encoding="utf-8")
         found = text.count(mutation.old)
         if found != 1:
-            return "its text is there %d times, not once: bring tests/mutations.py up to date" % (
-                found)
+            return "its text is there %d times, not once: bring the list up to date" % found
         return "it changes nothing" if mutation.new == mutation.old else ""
 
     def require_passing(self, tests):
@@ -118,7 +119,7 @@ class _Checker:
     def judge(self, mutation):
         """Run the tests that are named for it, and if they pass all others."""
         with self._copy() as tree:
-            source = tree / PACKAGE / mutation.file
+            source = tree / self._folder / mutation.file
             text = mutated(source.read_text(encoding="utf-8"), mutation)
             try:
                 compile(text, mutation.file, "exec")

@@ -22,7 +22,7 @@ class Mutation:
 
     :ivar name: its short name
     :ivar cost: what it does to a user or an operator on Windows
-    :ivar file: in vtpm_compute
+    :ivar file: in vtpm_compute; in tests/hyperv for those of tests/simulator_mutations.py
     :ivar old: text that the file holds exactly once
     :ivar new: what stands there instead
     :ivar tests: those that are to catch it, as pytest takes them

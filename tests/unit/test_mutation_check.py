@@ -58,9 +58,20 @@ def test_verdicts(tree):
         ("SURVIVED", "no test fails"),
         ("BROKEN", "NameError: name 'two' is not defined"),
         ("BROKEN", "SyntaxError: '(' was never closed"),
-        ("STALE", "its text is there 0 times, not once: bring tests/mutations.py up to date"),
-        ("STALE", "its text is there 2 times, not once: bring tests/mutations.py up to date"),
+        ("STALE", "its text is there 0 times, not once: bring the list up to date"),
+        ("STALE", "its text is there 2 times, not once: bring the list up to date"),
         ("STALE", "it changes nothing")]
+
+
+def test_a_fault_of_another_folder(tree):
+    source = tree / "tests" / "numbers.py"
+    source.write_text("TWO = 2\n")
+    (tree / "tests" / "unit" / "test_numbers.py").write_text(
+        "def test_double():\n    from tests import numbers\n    assert numbers.TWO == 2\n")
+    found = mutation_check.check(tree, sys.executable, [mutation("TWO = 2", "TWO = 3")],
+                                 say=lambda line: None, folder="tests")
+    assert [verdict.words for verdict in found] == ["by test_double"]
+    assert source.read_text() == "TWO = 2\n"
 
 
 def test_tests_that_fail_without_a_fault(tree):

@@ -1,0 +1,117 @@
+"""Faults that would make the simulated host laxer than Windows; a test must catch each.
+
+``tools/check-mutations --simulator`` puts each into a copy of the tree and runs the tests that are
+named here.
+"""
+
+from __future__ import annotations
+
+from tests.mutations import Mutation
+
+_ATTESTATION = "tests/unit/hyperv/test_attestation.py::"
+_JOBS = "tests/unit/hyperv/test_jobs.py::"
+_MIGRATION = "tests/unit/hyperv/test_live_migration.py::"
+_PROTECTORS = "tests/unit/hyperv/test_key_protectors.py::"
+_SECURITY = "tests/unit/hyperv/test_security_settings.py::"
+_VTPM = "tests/unit/hyperv/test_vtpm.py::"
+_EACH_START = _VTPM + "test_each_start_rolls_the_transport_key_and_keeps_the_tpm"
+
+MUTATIONS = (
+    Mutation(
+        "old transport key",
+        "A start seals under the old key: storing an old key protector again seems to work.",
+        "power.py",
+        "guest_state.write(machine.guest_state_file, egress, secrets)",
+        "guest_state.write(machine.guest_state_file, ingress, secrets)",
+        (_EACH_START,)),
+    Mutation(
+        "protector not rolled",
+        "A start keeps the key protector: code that stores the first one for good seems right.",
+        "power.py",
+        "ingress, rolled, egress = self._unwrap_for(machine.name, machine.key_protector)",
+        """\
+ingress = egress = self._unwrap_for(machine.name, machine.key_protector)[0]
+        rolled = machine.key_protector""",
+        (_EACH_START,)),
+    Mutation(
+        "no last known good",
+        "The key protector of the last start is lost, and with it the way back.",
+        "power.py",
+        "machine.key_protector = machine.last_known_good = rolled",
+        "machine.key_protector = rolled",
+        (_EACH_START,)),
+    Mutation(
+        "restored while running",
+        "RestoreLastKnownGoodKeyProtector of a running VM is taken.",
+        "security_service.py",
+        "if not machine.is_off or machine.last_known_good == EMPTY_PROTECTOR:",
+        "if machine.last_known_good == EMPTY_PROTECTOR:",
+        (_SECURITY + "test_a_protector_is_restored_while_the_machine_is_off",)),
+    Mutation(
+        "changed while running",
+        "ModifySecuritySettings of a running VM is taken: drivers forget to stop it.",
+        "security_service.py",
+        """\
+        if not machine.is_off:
+            return _MODIFY_INVALID_STATE
+""",
+        "",
+        (_SECURITY + "test_security_changes_need_the_machine_off",)),
+    Mutation(
+        "TPM without protector",
+        "A virtual TPM is enabled without a key protector.",
+        "security_service.py",
+        '_NEEDS_PROTECTOR = ("TpmEnabled", ',
+        "_NEEDS_PROTECTOR = (",
+        (_SECURITY + "test_no_setting_without_a_protector",)),
+    Mutation(
+        "reset from off",
+        "A VM that is off is reset.",
+        "power.py",
+        "_RESET: ((RUNNING, PAUSED), RUNNING)",
+        "_RESET: ((OFF, RUNNING, PAUSED), RUNNING)",
+        (_SECURITY + "test_each_request_in_each_state",)),
+    Mutation(
+        "members unchecked",
+        "Expired and untrusted guardians become members of a key protector without a switch.",
+        "hgs_client.py",
+        "self._check([owner, *members], ",
+        "self._check([owner], ",
+        (_PROTECTORS + "test_new_by_guardians_looks_at_the_members_certificates",)),
+    Mutation(
+        "fabrics with one key",
+        "Every fabric unwraps every protector: those of the wrong guardian seem right.",
+        "guarded_fabric.py",
+        "self._guardians = [Guardian.generate(name, self._clock.now)]",
+        """\
+known = GuardedFabric.__dict__.get("_known")
+        self._guardians = [known or Guardian.generate(name, self._clock.now)]
+        GuardedFabric._known = self._guardians[0]""",
+        (_SECURITY + "test_a_protector_for_others_is_refused_at_the_start",)),
+    Mutation(
+        "attestation for ever",
+        "A host stays guarded however long ago it attested.",
+        "attestation.py",
+        " <= now < _seconds(loaded.not_valid_after))",
+        " <= now)",
+        (_ATTESTATION + "test_a_health_certificate_ends_after_eight_hours",)),
+    Mutation(
+        "unattested destination",
+        "A running TPM arrives at any host: whether one is guarded does not matter.",
+        "live_migration.py",
+        """\
+            protector, tpm = there.power.receive_tpm(
+                machine.name, machine.key_protector, machine.tpm, path)
+""",
+        """\
+            protector, tpm = machine.key_protector, machine.tpm
+""",
+        (_MIGRATION + "test_a_host_that_is_not_attested_does_not_take_it",)),
+    Mutation(
+        "failures that look well",
+        "A job whose work failed ends as completed: drivers need not look.",
+        "jobs.py",
+        "self._end(job, EXCEPTION, ErrorCode=failure.code, ",
+        "self._end(job, DONE, ErrorCode=failure.code, ",
+        (_JOBS + "test_a_job_fails_before_or_after_its_work",)),
+)
