@@ -3,26 +3,10 @@
 Calls are made to fail, and are listed, as those of WMI methods: ``crypt32.CertOpenStore``. What the
 library only does with memory is no call.
 
-Source: Microsoft Learn, the pages of the functions; winerror.h for the codes.
+Source: Microsoft Learn, the pages of the functions.
 """
 from tests.hyperv import certificates
-
-CODES = {
-    "ERROR_FILE_NOT_FOUND": 2, "ERROR_MORE_DATA": 234, "E_INVALIDARG": 0x80070057,
-    "E_ACCESSDENIED": 0x80070005, "CRYPT_E_NOT_FOUND": 0x80092004,
-    "CRYPT_E_NO_KEY_PROPERTY": 0x8009200B, "NTE_BAD_FLAGS": 0x80090009,
-    "NTE_BAD_KEYSET": 0x80090016, "NTE_NOT_SUPPORTED": 0x80090029}
-
-
-class CryptoError(Exception):
-    """A call fails.
-
-    :param code: what GetLastError tells then, or the function returns
-    """
-
-    def __init__(self, code):
-        super().__init__(code)
-        self.code = code
+from tests.hyperv.crypto_error import CODES, CryptoError
 
 
 def _fails(name):

@@ -14,7 +14,7 @@ import ctypes
 import itertools
 
 from tests.hyperv import native
-from tests.hyperv.certificate_access import CODES, CryptoError
+from tests.hyperv.crypto_error import CODES, CryptoError
 
 _POINTER, _TEXT = ctypes.c_void_p, ctypes.c_wchar_p
 _DWORD, _BOOL, _STATUS = ctypes.c_uint32, ctypes.c_int32, ctypes.c_int32
