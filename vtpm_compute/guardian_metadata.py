@@ -109,6 +109,12 @@ def is_metadata(data: bytes) -> bool:
     return _ROOT.match(text) is not None
 
 
+def is_cut(data: bytes) -> bool:
+    """Whether metadata lacks its end."""
+    end = data[-_BEGINNING:].replace(b"\0", b"").rstrip()
+    return not end.endswith(b">") or b"Metadata" not in end.rpartition(b"<")[2]
+
+
 def parse(document: bytes, source: str,
           now: datetime.datetime | None = None) -> GuardianMetadata:
     """Read and check guardian metadata.

@@ -19,6 +19,7 @@ from vtpm_compute import (
     errors,
     key_protector_signatures,
     key_protector_xml,
+    pfx_structure,
     rsa_certificates,
     untrusted_xml,
 )
@@ -29,8 +30,8 @@ thumbprint = rsa_certificates.thumbprint
 _PREFIX_LENGTH = 4
 # What Windows gives for a virtual machine that has none: just the length.
 UNSET = (_PREFIX_LENGTH).to_bytes(_PREFIX_LENGTH, "big")
-# A PFX file ([RFC 7292] 4): a sequence that begins with version 3.
-_PFX = re.compile(rb"\x30(?:[\x00-\x80]|\x81.|\x82..|\x83...|\x84....)\x02\x01\x03", re.DOTALL)
+# The name of the root element stands within so many bytes of all that people write before it.
+_BEGINNING = 4096
 _BASE64 = re.compile(rb"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
 
 _NOT_ONE = "What %s holds is not a key protector: %s. %s"
@@ -145,6 +146,11 @@ def is_unset(raw: Sequence[int]) -> bool:
     return len(raw) <= _PREFIX_LENGTH
 
 
+def is_piece(data: bytes) -> bool:
+    """Whether bytes look like a key protector, or its beginning or end; never of the middle."""
+    return data[:1] == b"\0" or b"Protector>" in data or b"<Protector" in data[:_BEGINNING]
+
+
 def parse(pieces: Sequence[bytes], source: str,
           now: datetime.datetime | None = None) -> KeyProtector:
     """Read and check a key protector that was given whole or in pieces.
@@ -211,7 +217,7 @@ def _check_beginning(data: bytes, pieces: Sequence[bytes]) -> None:
         raise untrusted_xml.MalformedError("it is empty")
     if data[:1] == b"\0" or data.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")[:1] == b"<":
         return
-    if _PFX.match(data):
+    if pfx_structure.is_pfx(data):
         raise untrusted_xml.MalformedError("it is a PFX file, which holds a private key")
     if any(piece[:2] == b"\0\0" for piece in pieces[1:]):
         raise untrusted_xml.MalformedError(
