@@ -42,6 +42,9 @@ class CertificateAccess:
         finally:
             self._log.add(*function.split("."), {}, code)
 
+    def _nothing(self):
+        """For a call that does its work where it is made."""
+
     def _open(self, store, may_create):
         if may_create:
             self._stores.create(store)

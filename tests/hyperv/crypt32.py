@@ -1,4 +1,4 @@
-"""crypt32.dll, ncrypt.dll and advapi32.dll over the certificate stores of a simulated host.
+"""crypt32.dll, ncrypt.dll, advapi32.dll and kernel32.dll: a host's certificates, private folders.
 
 :class:`Libraries` has ``WinDLL`` and ``get_last_error``, as ctypes has them on Windows. Its
 functions are real foreign functions that nothing is declared of: a caller who leaves out argtypes
@@ -7,11 +7,14 @@ or a restype is stopped, handles are wider than 32 bits, and certificate context
 A handle that is used after it was freed, freed twice or of the wrong kind is undefined behaviour on
 Windows; here it is a :class:`Misuse` in the caller, and stays in :meth:`Libraries.misuses`.
 
-Source: Microsoft Learn, the pages of the functions (wincrypt.h, ncrypt.h); winerror.h.
+Source: Microsoft Learn, the pages of the functions (wincrypt.h, ncrypt.h, sddl.h, fileapi.h);
+"Security Descriptor String Format"; winerror.h.
 """
 import collections
 import ctypes
 import itertools
+import os
+import re
 
 from tests.hyperv import native
 from tests.hyperv.crypto_error import CODES, CryptoError
@@ -28,6 +31,13 @@ _KEY_PROV_INFO = 2
 _ONLY_NCRYPT, _SILENT, _NO_HEALING = 0x40000, 0x40, 0x8
 _NCRYPT_KEY_SPEC = 0xFFFFFFFF
 _MACHINE_KEYSET, _DELETE_KEYSET = 0x20, 0x10
+_SDDL_REVISION_1 = 1
+# A DACL, protected or not, of entries that allow something to an account.
+_DACL = re.compile(r"D:(P?)((?:\(A;(?:[A-Z]{2})*;[A-Z]{2,};;;[A-Z]{2}\))*)")
+_ACCOUNT = re.compile(r"([A-Z]{2})\)")
+# Local System, the owner, the administrators.
+_TRUSTED = {"SY", "OW", "BA"}
+_ONLY_OWNER, _ALL_READ = 0o700, 0o755
 
 
 class Misuse(AssertionError):
@@ -49,6 +59,10 @@ class _Blob(ctypes.Structure):
     _fields_ = [("length", _DWORD), ("data", _POINTER)]
 
 
+class _SecurityAttributes(ctypes.Structure):
+    _fields_ = [("length", _DWORD), ("descriptor", _POINTER), ("inherit", _BOOL)]
+
+
 # {library: {function: (type of its result, types of its arguments)}}
 _SIGNATURES = {
     "crypt32": {
@@ -66,7 +80,12 @@ _SIGNATURES = {
         "NCryptDeleteKey": (_STATUS, (_POINTER, _DWORD)),
         "NCryptFreeObject": (_STATUS, (_POINTER,))},
     "advapi32": {
-        "CryptAcquireContextW": (_BOOL, (_POINTER, _TEXT, _TEXT, _DWORD, _DWORD))},
+        "CryptAcquireContextW": (_BOOL, (_POINTER, _TEXT, _TEXT, _DWORD, _DWORD)),
+        "ConvertStringSecurityDescriptorToSecurityDescriptorW": (
+            _BOOL, (_TEXT, _DWORD, _POINTER, _POINTER))},
+    "kernel32": {
+        "CreateDirectoryW": (_BOOL, (_TEXT, _POINTER)),
+        "LocalFree": (_POINTER, (_POINTER,))},
 }
 
 
@@ -324,6 +343,42 @@ class _Functions:
             "advapi32.CryptAcquireContextW", "delete_key", container, kind)
         ctypes.c_size_t.from_address(handle).value = 0  # undefined with this flag
         return 1
+
+    def ConvertStringSecurityDescriptorToSecurityDescriptorW(  # noqa: N802
+            self, text, revision, descriptor, size):
+        if revision != _SDDL_REVISION_1:
+            raise CryptoError(CODES["ERROR_UNKNOWN_REVISION"])
+        read = _DACL.fullmatch(text or "")
+        if read is None:
+            raise CryptoError(CODES["ERROR_INVALID_ACL"])
+        is_private = bool(read[1]) and set(_ACCOUNT.findall(read[2])) <= _TRUSTED
+        number = next(self._numbers)
+        self._add(number, _Handle(
+            "memory", self._computer(), mode=_ONLY_OWNER if is_private else _ALL_READ))
+        ctypes.c_size_t.from_address(descriptor).value = number
+        return 1
+
+    # kernel32.dll.
+
+    def CreateDirectoryW(self, path, attributes):  # noqa: N802
+        mode = _ALL_READ
+        if attributes:
+            given = _SecurityAttributes.from_address(attributes)
+            if given.length != ctypes.sizeof(_SecurityAttributes):
+                raise CryptoError(CODES["ERROR_INVALID_PARAMETER"])
+            mode = self._get(given.descriptor, "memory").mode
+        self._computer().call_certificates("kernel32.CreateDirectoryW", "nothing")
+        try:
+            os.mkdir(path, mode)
+        except FileExistsError:
+            raise CryptoError(CODES["ERROR_ALREADY_EXISTS"]) from None
+        except FileNotFoundError:
+            raise CryptoError(CODES["ERROR_PATH_NOT_FOUND"]) from None
+        return 1
+
+    def LocalFree(self, memory):  # noqa: N802
+        if memory:
+            self._free(memory, "memory")
 
 
 class _Handle:

@@ -372,7 +372,7 @@ _CHANGES = {
     "oslo_config.cfg": _change_oslo_config,
     "eventlet.greenthread": _change_greenthread,
     "eventlet.tpool": _change_tpool,
-    "vtpm_compute.certificate_store": _change_ctypes}
+    "vtpm_compute.windows_libraries": _change_ctypes}
 _CHANGES.update((name, _change_caches) for name in _CACHES if name not in _CHANGES)
 
 
