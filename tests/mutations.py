@@ -9,6 +9,7 @@ import dataclasses
 
 _CONTRACT = "tests/contract/test_windows_contract.py::TestWindowsContract::"
 _GUARDIANS = "tests/unit/test_guardians.py::"
+_MAKER = "tests/unit/test_protector_maker.py::"
 _SECURITY = "tests/unit/test_security.py::"
 _KEYS = "tests/unit/test_keys.py::"
 _PROTECTORS = "tests/unit/test_key_protector.py::"
@@ -41,34 +42,33 @@ MUTATIONS = (
         "wrong parameter name",
         "The class has Guardians, its method takes Guardian: WMI refuses, no protector is made.",
         "guardians.py",
-        "Owner=owner, Guardian=[",
-        "Owner=owner, Guardians=[",
+        "            Guardian=[guardian.handle for",
+        "            Guardians=[guardian.handle for",
         (_OWN_STEPS,)),
     Mutation(
         "owner left behind",
         "The owner's private keys, which open the VM's TPM, stay on the host when a step fails.",
-        "guardians.py",
+        "protector_maker.py",
         """\
-                return bytes(protector.RawData)
+                return self._client.new_protector(making.owner(owner), granted)
             finally:
-                self._remove_owners(connection.MSFT_HgsGuardian(Name=owner_name),
-                                    owner_name.__eq__, keys_may_be_gone=False)
+                making.undo()
 """,
         """\
-                self._remove_owners(connection.MSFT_HgsGuardian(Name=owner_name),
-                                    owner_name.__eq__, keys_may_be_gone=False)
-                return bytes(protector.RawData)
-            except errors.HostGuardianError:
+                made = self._client.new_protector(making.owner(owner), granted)
+                making.undo()
+                return made
+            except ValueError:
                 raise
 """,
-        (_GUARDIANS + "test_whatever_fails_no_owner_stays",)),
+        (_MAKER + "test_whatever_call_fails_nothing_stays",)),
     Mutation(
         "private keys left on the disk",
         "Only the certificates go: the keys that open the TPM of every server built here stay.",
         "certificate_store.py",
         "            if not self._delete_key(context) and not key_may_be_gone:\n",
         "            if not self._property(context, _KEY_PROV_INFO_PROPERTY):\n",
-        (_GUARDIANS + "test_an_owner_goes_with_its_private_keys",)),
+        (_MAKER + "test_an_owner_goes_with_its_private_keys",)),
     Mutation(
         "positional order",
         "PyMI sorts positional arguments by name: the protector goes where the settings belong.",
@@ -126,7 +126,7 @@ MUTATIONS = (
         "wrong fabric",
         "A protector for another fabric: the VM is made, and never starts.",
         "vtpm.py",
-        "            parsed.require_guardian(fabric, policy.IMAGE_KEYS)\n",
+        "        parsed.require_guardian(fabric, source)\n",
         "",
         (_DRIVER + "test_protector_of_another_fabric",)),
     Mutation(

@@ -15,16 +15,12 @@ import contextlib
 import ctypes
 import dataclasses
 import hashlib
-import types
 from typing import Any
 
 from cryptography import x509
 
-from vtpm_compute import errors
-
-# Not those of ctypes.wintypes, which have other widths where this is only imported.
-_DWORD, _BOOL, _STATUS = ctypes.c_uint32, ctypes.c_int32, ctypes.c_int32
-_POINTER, _TEXT = ctypes.c_void_p, ctypes.c_wchar_p
+from vtpm_compute import errors, windows_libraries
+from vtpm_compute.windows_libraries import BOOL, DWORD, POINTER, STATUS, TEXT, last_error
 
 _STORE_PROV_SYSTEM_W = 10
 _STORE_LOCAL_MACHINE, _STORE_OPEN_EXISTING = 0x20000, 0x4000
@@ -40,40 +36,39 @@ _NOT_FOUND, _BAD_KEYSET = 0x80092004, 0x80090016
 
 
 class _CertContext(ctypes.Structure):
-    _fields_ = [("dwCertEncodingType", _DWORD), ("pbCertEncoded", _POINTER),
-                ("cbCertEncoded", _DWORD), ("pCertInfo", _POINTER), ("hCertStore", _POINTER)]
+    _fields_ = [("dwCertEncodingType", DWORD), ("pbCertEncoded", POINTER),
+                ("cbCertEncoded", DWORD), ("pCertInfo", POINTER), ("hCertStore", POINTER)]
 
 
 class _KeyProvInfo(ctypes.Structure):
-    _fields_ = [("pwszContainerName", _TEXT), ("pwszProvName", _TEXT), ("dwProvType", _DWORD),
-                ("dwFlags", _DWORD), ("cProvParam", _DWORD), ("rgProvParam", _POINTER),
-                ("dwKeySpec", _DWORD)]
+    _fields_ = [("pwszContainerName", TEXT), ("pwszProvName", TEXT), ("dwProvType", DWORD),
+                ("dwFlags", DWORD), ("cProvParam", DWORD), ("rgProvParam", POINTER),
+                ("dwKeySpec", DWORD)]
 
 
 class _Blob(ctypes.Structure):
-    _fields_ = [("cbData", _DWORD), ("pbData", _POINTER)]
+    _fields_ = [("cbData", DWORD), ("pbData", POINTER)]
 
 
 _CONTEXT = ctypes.POINTER(_CertContext)
 
-# {library: {function: (type of its result, types of its arguments)}}
-_FUNCTIONS: dict[str, dict[str, tuple[Any, list[Any]]]] = {
+_FUNCTIONS: windows_libraries.Functions = {
     "crypt32": {
-        "CertOpenStore": (_POINTER, [_POINTER, _DWORD, _POINTER, _DWORD, _TEXT]),
-        "CertCloseStore": (_BOOL, [_POINTER, _DWORD]),
-        "CertEnumCertificatesInStore": (_CONTEXT, [_POINTER, _CONTEXT]),
+        "CertOpenStore": (POINTER, [POINTER, DWORD, POINTER, DWORD, TEXT]),
+        "CertCloseStore": (BOOL, [POINTER, DWORD]),
+        "CertEnumCertificatesInStore": (_CONTEXT, [POINTER, _CONTEXT]),
         "CertFindCertificateInStore": (
-            _CONTEXT, [_POINTER, _DWORD, _DWORD, _DWORD, ctypes.POINTER(_Blob), _CONTEXT]),
+            _CONTEXT, [POINTER, DWORD, DWORD, DWORD, ctypes.POINTER(_Blob), _CONTEXT]),
         "CertGetCertificateContextProperty": (
-            _BOOL, [_CONTEXT, _DWORD, _POINTER, ctypes.POINTER(_DWORD)]),
-        "CertDeleteCertificateFromStore": (_BOOL, [_CONTEXT]),
-        "CertFreeCertificateContext": (_BOOL, [_CONTEXT]),
+            BOOL, [_CONTEXT, DWORD, POINTER, ctypes.POINTER(DWORD)]),
+        "CertDeleteCertificateFromStore": (BOOL, [_CONTEXT]),
+        "CertFreeCertificateContext": (BOOL, [_CONTEXT]),
         "CryptAcquireCertificatePrivateKey": (
-            _BOOL, [_CONTEXT, _DWORD, _POINTER, ctypes.POINTER(_POINTER), ctypes.POINTER(_DWORD),
-                    ctypes.POINTER(_BOOL)])},
-    "ncrypt": {"NCryptDeleteKey": (_STATUS, [_POINTER, _DWORD])},
+            BOOL, [_CONTEXT, DWORD, POINTER, ctypes.POINTER(POINTER), ctypes.POINTER(DWORD),
+                   ctypes.POINTER(BOOL)])},
+    "ncrypt": {"NCryptDeleteKey": (STATUS, [POINTER, DWORD])},
     "advapi32": {"CryptAcquireContextW": (
-        _BOOL, [ctypes.POINTER(_POINTER), _TEXT, _TEXT, _DWORD, _DWORD])},
+        BOOL, [ctypes.POINTER(POINTER), TEXT, TEXT, DWORD, DWORD])},
 }
 
 
@@ -106,14 +101,14 @@ class CertificateStore:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._api = _load()
+        self._api = windows_libraries.load(_FUNCTIONS)
         self._handle: int | None = None
 
     def __enter__(self) -> CertificateStore:
         # Not created: whoever only looks leaves no trace.
         self._handle = self._api.CertOpenStore(
             _STORE_PROV_SYSTEM_W, 0, None, _STORE_LOCAL_MACHINE | _STORE_OPEN_EXISTING, self._name)
-        if not self._handle and (code := _last_error()) != _FILE_NOT_FOUND:
+        if not self._handle and (code := last_error()) != _FILE_NOT_FOUND:
             raise _failed("CertOpenStore", code)
         return self
 
@@ -131,7 +126,7 @@ class CertificateStore:
             # Frees the one before, also at the end and when it fails.
             context = self._api.CertEnumCertificatesInStore(self._handle, context)
             if not context:
-                if (code := _last_error()) not in (_NOT_FOUND, _NO_MORE_FILES):
+                if (code := last_error()) not in (_NOT_FOUND, _NO_MORE_FILES):
                     raise _failed("CertEnumCertificatesInStore", code)
                 break
             encoded = ctypes.string_at(
@@ -153,7 +148,7 @@ class CertificateStore:
             self._handle, _X509_AND_PKCS7, 0, _FIND_SHA1_HASH,
             _Blob(len(hash_), ctypes.addressof(hash_)), None)
         if not context:
-            if self._handle and (code := _last_error()) != _NOT_FOUND:
+            if self._handle and (code := last_error()) != _NOT_FOUND:
                 raise _failed("CertFindCertificateInStore", code)
             return
         with contextlib.ExitStack() as undo:
@@ -165,7 +160,7 @@ class CertificateStore:
             undo.pop_all()
             # Frees it, also when it fails.
             if not self._api.CertDeleteCertificateFromStore(context):
-                raise _failed("CertDeleteCertificateFromStore", _last_error())
+                raise _failed("CertDeleteCertificateFromStore", last_error())
 
     def _delete_key(self, context: Any) -> bool:
         """Delete a certificate's private key; whether there was one."""
@@ -178,51 +173,36 @@ class CertificateStore:
         return delete(context, place)
 
     def _delete_cng_key(self, context: Any, place: _KeyProvInfo) -> bool:
-        key, kind, caller_frees = _POINTER(), _DWORD(), _BOOL()
+        key, kind, caller_frees = POINTER(), DWORD(), BOOL()
         if not self._api.CryptAcquireCertificatePrivateKey(
                 context, _ACQUIRE_ONLY_NCRYPT | _ACQUIRE_SILENT | _ACQUIRE_NO_HEALING, None,
                 ctypes.byref(key), ctypes.byref(kind), ctypes.byref(caller_frees)):
-            return _was_there("CryptAcquireCertificatePrivateKey", _last_error())
+            return _was_there("CryptAcquireCertificatePrivateKey", last_error())
         # Frees the handle.
         if status := self._api.NCryptDeleteKey(key, _NCRYPT_SILENT):
             raise _failed("NCryptDeleteKey", status)
         return True
 
     def _delete_cryptoapi_key(self, context: Any, place: _KeyProvInfo) -> bool:
-        nothing = _POINTER()  # with this flag no handle is given
+        nothing = POINTER()  # with this flag no handle is given
         if not self._api.CryptAcquireContextW(
                 ctypes.byref(nothing), place.pwszContainerName, place.pwszProvName,
                 place.dwProvType,
                 _DELETE_KEYSET | _CONTEXT_SILENT | place.dwFlags & _MACHINE_KEYSET):
-            return _was_there("CryptAcquireContextW", _last_error())
+            return _was_there("CryptAcquireContextW", last_error())
         return True
 
     def _property(self, context: Any, number: int) -> Any:
         """A property of a certificate: a buffer; None where it has none."""
-        size, buffer = _DWORD(), None
+        size, buffer = DWORD(), None
         for _ in range(2):  # how long it is, then what it is
             if not self._api.CertGetCertificateContextProperty(
                     context, number, buffer, ctypes.byref(size)):
-                if (code := _last_error()) == _NOT_FOUND:
+                if (code := last_error()) == _NOT_FOUND:
                     return None
                 raise _failed("CertGetCertificateContextProperty", code)
             buffer = buffer or ctypes.create_string_buffer(size.value)
         return buffer
-
-
-def _load() -> types.SimpleNamespace:
-    functions = {}
-    for library, declared in _FUNCTIONS.items():
-        # Windows' alone, so it is looked up late.
-        loaded = ctypes.WinDLL(library, use_last_error=True)  # type: ignore[attr-defined]
-        for name, (result, arguments) in declared.items():
-            functions[name] = getattr(loaded, name)
-            functions[name].restype, functions[name].argtypes = result, arguments
-    return types.SimpleNamespace(**functions)
-
-
-def _last_error() -> int:
-    return int(ctypes.get_last_error()) & 0xFFFFFFFF  # type: ignore[attr-defined]
 
 
 def _failed(function: str, code: int) -> errors.HostGuardianError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 from keystoneauth1 import loading
 from oslo_config import cfg, types
@@ -19,6 +20,16 @@ def _group() -> cfg.OptGroup:
              "The options of the key manager's endpoint and of TLS are keystoneauth1's own.")
 
 
+class _Thumbprint(types.String):
+    """SHA-256 in hexadecimal, as programs print it: any case, with colons, dashes or spaces."""
+
+    def __call__(self, value: object) -> str:
+        digits = re.sub("[-: ]", "", str(value)).lower()
+        if not re.fullmatch("[0-9a-f]{64}", digits):
+            raise ValueError("a SHA-256 thumbprint has 64 hexadecimal digits: %s" % value)
+        return digits
+
+
 OPTIONS = [
     cfg.StrOpt(
         "fabric_guardian",
@@ -31,7 +42,43 @@ once a host from the metadata of the key protection server::
 
     Import-HgsGuardian -Name Fabric -Path metadata.xml -AllowUntrustedRoot
 
-Without it the host reports that it cannot run vTPMs.
+or let nova-compute do it, with ``fabric_thumbprint``. Without both options the host reports that it
+cannot run vTPMs.
+"""),
+    cfg.Opt(
+        "fabric_thumbprint", type=_Thumbprint(),
+        help="""
+SHA-256 thumbprint of the encryption certificate of this fabric's guardian, 64 hexadecimal digits.
+
+It pins the guardian: one with another certificate is not taken, whatever its name. Where the host's
+guardian store has none with this certificate, nova-compute imports it from the metadata of the key
+protection server with which the host is configured, as ``fabric_guardian`` if that is set. The rest
+of the metadata is as trustworthy as the way to that server: where it is plain HTTP through a
+network that is not yours, import the guardian by hand.
+
+``nova-hyperv-vtpm-protector show metadata.xml`` prints the thumbprint. In PowerShell::
+
+    $metadata = [xml](Get-Content metadata.xml)
+    $der = [Convert]::FromBase64String(
+        $metadata.Metadata.GuardianInformation.EncryptionCertificate)
+    [BitConverter]::ToString([Security.Cryptography.SHA256]::Create().ComputeHash($der))
+"""),
+    cfg.BoolOpt(
+        "allow_owner_keys", default=False,
+        help="""
+Whether a tenant may give an owner's private keys (PFX files) instead of a key protector.
+
+The key protector is then made on the host: private keys that open everything that this owner owns
+are on it for a moment. A key protector that the tenant makes at home needs nothing of the kind.
+"""),
+    cfg.StrOpt(
+        "scratch_path", default="$state_path/vtpm",
+        help="""
+Folder for files that Windows takes by their path only: guardian metadata, and owners' PFX files.
+
+It is made when it is needed, and must be on a local disk. Files lie in it for a moment, in folders
+that nova-compute and Local System alone can read; PFX files are encrypted anew, under a password
+that is never written.
 """),
     cfg.IntOpt(
         "max_key_bytes", default=65536, min=1024, max=1048576,

@@ -7,6 +7,7 @@ package's errors into Nova's; what happens to a virtual machine is in :mod:`vtpm
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +19,19 @@ from nova.compute import task_states
 from os_win import exceptions as os_win_exceptions
 from oslo_log import log as logging
 
-from vtpm_compute import conf, errors, guardians, host_report, keys, security, vtpm
+from vtpm_compute import (
+    conf,
+    errors,
+    fabric_guardian,
+    guardians,
+    host_report,
+    key_protection_server,
+    keys,
+    private_folders,
+    protector_maker,
+    security,
+    vtpm,
+)
 from vtpm_scheduling import policy
 
 CONF = nova.conf.CONF
@@ -31,9 +44,7 @@ class VMOps(hyperv_vmops.VMOps):
 
     def __init__(self, virtapi: Any = None) -> None:
         super().__init__(virtapi)
-        self.vtpm = vtpm.Vtpm(
-            keys.KeySource(CONF), guardians.HostGuardianClient(),
-            security.SecurityService(self._vmutils), CONF.vtpm_compute.fabric_guardian)
+        self.vtpm = _make_vtpm(CONF.vtpm_compute, security.SecurityService(self._vmutils))
         self._prepared: dict[str, vtpm.PreparedVtpm] = {}
 
     @contextlib.contextmanager
@@ -186,6 +197,20 @@ class HyperVDriver(hyperv_driver.HyperVDriver):
         host_report.update_traits(
             provider_tree, nodename,
             self._vmops.vtpm.report(self._hostops._get_hypervisor_version()))
+
+
+def _make_vtpm(section: Any, security_service: security.SecurityService) -> vtpm.Vtpm:
+    """:param section: the options of ``[vtpm_compute]``."""
+    client = guardians.HostGuardianClient()
+    folders = private_folders.PrivateFolders(section.scratch_path)
+    read_metadata = functools.partial(
+        key_protection_server.read_metadata, seconds=section.timeout,
+        verify=not section.insecure and (section.cafile or True))
+    fabric = fabric_guardian.FabricGuardian(
+        client, folders, read_metadata, section.fabric_guardian, section.fabric_thumbprint)
+    return vtpm.Vtpm(
+        keys.KeySource(CONF), client, fabric, protector_maker.ProtectorMaker(client, folders),
+        security_service, section.allow_owner_keys)
 
 
 def _abort(instance: Any, reason: str) -> nova_exception.BuildAbortException:

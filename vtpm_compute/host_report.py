@@ -7,7 +7,7 @@ from typing import Any
 
 from oslo_log import log as logging
 
-from vtpm_compute import errors, guardians
+from vtpm_compute import errors, fabric_guardian, guardians
 from vtpm_scheduling import policy
 
 LOG = logging.getLogger(__name__)
@@ -17,12 +17,12 @@ TRAIT_GUARDED = "CUSTOM_HYPERV_GUARDED_HOST"
 _TRAITS = (TRAIT_VTPM, TRAIT_GUARDED)
 
 
-def read(client: guardians.HostGuardianClient, fabric_guardian: str | None,
+def read(client: guardians.HostGuardianClient, fabric: fabric_guardian.FabricGuardian,
          hypervisor_version: int) -> policy.HostReport:
     """Read the host's state anew.
 
     :param client: of this host's Host Guardian Service client.
-    :param fabric_guardian: name of the fabric's guardian in the store; None where not configured.
+    :param fabric: finds the fabric's guardian.
     :param hypervisor_version: Nova's integer.
     :returns: the report. What cannot be read counts as not guarded, and is logged: a report must
         never end the resource tracker's run.
@@ -33,17 +33,17 @@ def read(client: guardians.HostGuardianClient, fabric_guardian: str | None,
     read_at = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
     try:
         configuration = client.read_configuration()
-        guardian = client.find_guardian(fabric_guardian) if fabric_guardian else None
     except errors.HostGuardianError as exc:
         LOG.warning("This host cannot run vTPMs: %s", exc)
         return policy.HostReport(guarded=False, read_at=read_at)
-    if guardian is None:
-        LOG.warning("This host cannot run vTPMs: %s", (
-            "its guardian store holds no guardian named %s" % fabric_guardian if fabric_guardian
-            else "[vtpm_compute] fabric_guardian is not set"))
+    thumbprint = None
+    try:
+        thumbprint = fabric.find().thumbprint
+    except errors.HostGuardianError as exc:
+        LOG.warning("This host cannot run vTPMs: %s", exc)
     return policy.HostReport(
         guarded=configuration.guarded, attestation_status=configuration.attestation_status,
-        read_at=read_at, fabric_thumbprint=guardian.thumbprint if guardian else None)
+        read_at=read_at, fabric_thumbprint=thumbprint)
 
 
 def update_traits(provider_tree: Any, node_name: str, report: policy.HostReport) -> None:

@@ -11,7 +11,17 @@ from typing import Any
 
 from oslo_log import log as logging
 
-from vtpm_compute import errors, guardians, host_report, key_protector, keys, security
+from vtpm_compute import (
+    errors,
+    fabric_guardian,
+    guardians,
+    host_report,
+    key_material,
+    key_protector,
+    keys,
+    protector_maker,
+    security,
+)
 from vtpm_scheduling import policy
 
 LOG = logging.getLogger(__name__)
@@ -36,18 +46,22 @@ class Vtpm:
 
     :param key_source: where keys are read.
     :param guardian_client: of this host's Host Guardian Service client.
+    :param fabric: finds the fabric's guardian.
+    :param maker: makes key protectors.
     :param security_service: of this host's virtual machines.
-    :param fabric_guardian: name of the fabric's guardian in the host's store.
+    :param allow_owner_keys: whether owners' private keys are taken.
     """
 
     def __init__(self, key_source: keys.KeySource,
                  guardian_client: guardians.HostGuardianClient,
+                 fabric: fabric_guardian.FabricGuardian,
+                 maker: protector_maker.ProtectorMaker,
                  security_service: security.SecurityService,
-                 fabric_guardian: str | None) -> None:
+                 allow_owner_keys: bool) -> None:
         self._keys = key_source
-        self._guardians = guardian_client
+        self._guardians, self._fabric, self._maker = guardian_client, fabric, maker
         self._security = security_service
-        self._fabric_guardian = fabric_guardian
+        self._allow_owner_keys = allow_owner_keys
 
     def clean_up(self) -> None:
         """Remove what a process that was killed may have left on the host.
@@ -55,13 +69,13 @@ class Vtpm:
         What cannot be removed is logged: it must not keep nova-compute from serving its servers.
         """
         try:
-            self._guardians.remove_leftovers()
+            self._maker.remove_leftovers()
         except errors.HostGuardianError as exc:
             LOG.error("%s", exc)
 
     def report(self, hypervisor_version: int) -> policy.HostReport:
         """What this host can do now; see :func:`vtpm_compute.host_report.read`."""
-        return host_report.read(self._guardians, self._fabric_guardian, hypervisor_version)
+        return host_report.read(self._guardians, self._fabric, hypervisor_version)
 
     def prepare(self, context: Any, request: policy.VtpmRequest,
                 hypervisor_version: int) -> PreparedVtpm:
@@ -94,24 +108,31 @@ class Vtpm:
     def _protector(self, context: Any, request: policy.VtpmRequest, fabric: str) -> bytes | None:
         if request.uses_pdk:
             return None
+        material: key_protector.KeyProtector | key_material.Ingredients = \
+            key_material.Ingredients(owner=None, guardians=())
+        made, source = "made on this host", "the host"
         if request.keys:
-            pieces = self._keys.fetch(context, request.keys)
-            parsed = key_protector.parse(pieces, policy.IMAGE_KEYS)
-            parsed.require_guardian(fabric, policy.IMAGE_KEYS)
-            made = "given in %d secret%s" % (len(pieces), "s" if len(pieces) > 1 else "")
+            secrets = self._keys.fetch(context, request.keys)
+            material = key_material.read(
+                secrets, policy.IMAGE_KEYS, self._allow_owner_keys, request.shielded)
+        if isinstance(material, key_material.Ingredients):
+            parsed = key_protector.parse([self._make(material, fabric)], source)
         else:
-            guardian = self._guardians.find_guardian(self._fabric_guardian or "")
-            if guardian is None or guardian.thumbprint != fabric:
-                raise errors.HostGuardianError(
-                    "The fabric's guardian on the host changed meanwhile. Try again.")
-            parsed = key_protector.parse(
-                [self._guardians.make_protector([guardian])], "the host")
-            parsed.require_guardian(fabric, "the host")
-            made = "made on this host"
+            made = "given in %d secret%s" % (len(secrets), "s" if len(secrets) > 1 else "")
+            parsed, source = material, policy.IMAGE_KEYS
+        parsed.require_guardian(fabric, source)
         LOG.info("Key protector %s: %s", made, parsed.summary())
         for warning in parsed.warnings:
             LOG.warning("Key protector %s: %s", made, warning)
         return parsed.raw
+
+    def _make(self, ingredients: key_material.Ingredients, fabric: str) -> bytes:
+        guardian = self._fabric.find()
+        if guardian.thumbprint != fabric:
+            raise errors.HostGuardianError(
+                "The fabric's guardian on the host changed meanwhile. Try again.")
+        fabric_guardian.require_valid(guardian)
+        return self._maker.make(guardian, ingredients.owner, ingredients.guardians)
 
     def attach(self, vm_name: str, prepared: PreparedVtpm) -> None:
         """Give a virtual machine that was just defined its protector and its vTPM.

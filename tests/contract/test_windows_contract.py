@@ -10,8 +10,9 @@ import importlib
 import pytest
 from cryptography import x509
 
+from tests.contract import windows_host
 from tests.contract.windows_host import GENERATION_1
-from vtpm_compute import errors, key_protector
+from vtpm_compute import errors, guardian_metadata, key_protector, owner_pfx
 from vtpm_scheduling import policy
 
 EMPTY = (0, 0, 0, 4)
@@ -365,14 +366,14 @@ class TestWindowsContract:
         configuration = client.read_configuration()
         assert configuration.guarded is bool(host.fabric_guardian)
         assert client.find_guardian(host.new_name()) is None
-        client.remove_leftovers()
+        _maker(client, "not made").remove_leftovers()
 
-    def test_the_products_own_steps(self, host, guardian_name, machine):
+    def test_the_products_own_steps(self, host, guardian_name, machine, tmp_path):
         guardians, security = (module("vtpm_compute." + name)
                                for name in ("guardians", "security"))
         client = guardians.HostGuardianClient()
         granted = client.find_guardian(guardian_name)
-        parsed = read(client.make_protector([granted]))
+        parsed = read(_maker(client, tmp_path).make(granted))
         parsed.require_guardian(granted.thumbprint, "the host")
         made = parsed.raw
         assert host.owners() == []
@@ -387,3 +388,22 @@ class TestWindowsContract:
         assert service.read_key_protector(machine.name) == made
         machine.start()
         assert machine.is_running()
+
+    def test_the_products_own_files(self, host, guardian_name, tmp_path):
+        """A given owner's keys and a further guardian, which Windows takes as files."""
+        client = module("vtpm_compute.guardians").HostGuardianClient()
+        owner = owner_pfx.read(windows_host.pfx_files(), "the test")
+        further = guardian_metadata.parse(host.exported_metadata(tmp_path), "Windows")
+        before = [one.name for one in client.guardians()]
+        parsed = read(_maker(client, tmp_path / "scratch").make(
+            client.find_guardian(guardian_name), owner, [further]))
+        assert parsed.owner.thumbprint == owner.encryption.thumbprint
+        parsed.require_guardian(further.thumbprint, "the host")
+        assert [one.name for one in client.guardians()] == before
+        assert host.owners() == []
+        assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def _maker(client, folder):
+    return module("vtpm_compute.protector_maker").ProtectorMaker(
+        client, module("vtpm_compute.private_folders").PrivateFolders(str(folder)))

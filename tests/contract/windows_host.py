@@ -7,10 +7,16 @@ a test fails.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import importlib
 import os
 import shutil
 import uuid
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 HGS = "//./Root/Microsoft/Windows/Hgs"
 # GetText_'s only format: the embedded instance as XML.
@@ -19,6 +25,23 @@ GENERATION_1, GENERATION_2 = 1, 2
 # RequestStateChange: Microsoft Learn, "RequestStateChange method of the Msvm_ComputerSystem class".
 RUNNING, OFF = 2, 3
 _PREFIX = "vtpm-contract-"
+
+
+def pfx_files():
+    """An owner's PFX files, for signing and for encryption, without a password."""
+    files = []
+    for usage in ("Signing", "Encryption"):
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Contract %s" % usage)])
+        now, is_signing = datetime.datetime.utcnow(), usage == "Signing"
+        certificate = x509.CertificateBuilder(
+            name, name, key.public_key(), x509.random_serial_number(),
+            now - datetime.timedelta(days=1), now + datetime.timedelta(days=1)).add_extension(
+                x509.KeyUsage(is_signing, False, not is_signing, not is_signing, False, False,
+                              False, False, False), critical=True).sign(key, hashes.SHA256())
+        files.append(pkcs12.serialize_key_and_certificates(
+            None, key, certificate, None, serialization.NoEncryption()))
+    return files
 
 
 class WindowsHost:
@@ -64,6 +87,15 @@ class WindowsHost:
         assert code == 0
         return guardian
 
+    def exported_metadata(self, folder):
+        """The metadata of a guardian that the host does not know, as Windows writes it: bytes."""
+        guardian = self.make_guardian()
+        path = os.path.join(folder, "guardian.xml")
+        assert self.hgs.MSFT_HgsGuardian.Export(Path=path, InputObject=guardian) == (0,)
+        self.remove_guardian(guardian.Name)
+        with open(path, "rb") as file:
+            return file.read()
+
     def certificates_of(self, name):
         """A guardian's certificates in the store of the host, by their subject."""
         return self._certificates_with("(%s)" % name)
@@ -80,7 +112,7 @@ class WindowsHost:
 
     def _certificate_store(self):
         return importlib.import_module("vtpm_compute.certificate_store").CertificateStore(
-            importlib.import_module("vtpm_compute.guardians").CERTIFICATE_STORE)
+            importlib.import_module("vtpm_compute.protector_maker").CERTIFICATE_STORE)
 
     def remove_guardian(self, name):
         """Remove it and its private keys, as far as they are there."""
@@ -90,7 +122,7 @@ class WindowsHost:
 
     def owners(self):
         """What vtpm_compute left on the host of the owners it made: nothing."""
-        prefix = importlib.import_module("vtpm_compute.guardians").OWNER_PREFIX
+        prefix = importlib.import_module("vtpm_compute.protector_maker").OWNER_PREFIX
         return [found.Name for found in self.hgs.MSFT_HgsGuardian()
                 if found.Name.startswith(prefix)] + self._certificates_with("(" + prefix)
 

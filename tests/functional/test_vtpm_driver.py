@@ -1,122 +1,30 @@
 """The driver in real Nova services, on the real compute-hyperv and os-win over a simulated host."""
 
 # Patches nova first.
-from tests.functional import nova_base  # isort: skip
+from tests.functional import nova_base  # isort: skip # noqa: F401
 
-import collections
 import importlib
 import os
 import tempfile
 import time
-import types
 from unittest import mock
 
-import fixtures
 import pytest
 from nova import context as nova_context
 from nova import exception, objects
-from nova.api import auth
 from nova.compute import task_states
 
-from tests import stub_key_manager
-from tests.hyperv import fabric, guardian, key_protector, windows
+from tests.functional import vtpm_base
+from tests.functional.vtpm_base import FABRIC, GEN2, HOST, IMAGE_DATA, KEY, OTHER_KEY
+from tests.hyperv import guardian, key_protector
 from vtpm_compute import errors
-
-HOST, FABRIC = "hv1", "Fabric"
-IMAGE_DATA = b"conectix" + bytes(512)
-KEY = "2f6ac6a8-4e14-4e4c-a73d-069cbf4541e6"
-OTHER_KEY = "3f6ac6a8-4e14-4e4c-a73d-069cbf4541e6"
-GEN2 = {"hw_machine_type": "hyperv-gen2", "os_type": "windows"}
-# With which an owner's certificates and private keys are deleted.
-_LIBRARIES = ("crypt32.", "ncrypt.")
 
 
 @pytest.mark.compute_hyperv
-class VtpmDriverTest(nova_base.NovaTestCase):
-    """One guarded host, and a key manager that answers as a test sets."""
+class VtpmDriverTest(vtpm_base.VtpmTestCase):
+    """What the driver does for servers with and without a vTPM."""
 
-    compute_driver = "vtpm_hyperv.HyperVDriver"
     reads_debug_log = frozenset({"test_nothing_secret_in_the_logs_or_on_the_disk"})
-    # Making RSA keys takes a while: one fabric serves all tests, a host of its own each.
-    simulated = fabric.Fabric({"fabrics": [FABRIC, "Elsewhere"]})
-
-    def setUp(self):
-        self.simulated.add_host(HOST, fabric=FABRIC)
-        windows.install(self.simulated, HOST)
-        self.addCleanup(self.assert_no_owner_keys)
-        # Registers its options; os-win has to find Windows when it is imported.
-        importlib.import_module("nova.virt.vtpm_hyperv")
-        super().setUp()
-        # os-win tries failed jobs again, a second apart.
-        self.useFixture(fixtures.MonkeyPatch("os_win._utils.time", types.SimpleNamespace(
-            sleep=lambda seconds: None, time=time.time)))
-        # Nova's fixture for authentication gives no token.
-        create_context = auth.NovaKeystoneContext._create_context
-
-        def create_context_with_token(env, **keywords):
-            context = create_context(env, **keywords)
-            context.auth_token = "token"
-            return context
-        self.useFixture(fixtures.MonkeyPatch(
-            "nova.api.auth.NovaKeystoneContext._create_context", create_context_with_token))
-        self.key_manager = self.enterContext(stub_key_manager.running())
-        self.flags(instances_path=tempfile.mkdtemp(dir=self.enterContext(
-            tempfile.TemporaryDirectory())))
-        self.flags(fabric_guardian=FABRIC, endpoint_override=self.key_manager.url, timeout=5,
-                   connect_retries=0, status_code_retries=0, group="vtpm_compute")
-        self.compute = self._start_compute(HOST)
-        self.create_fabric("one", HOST)
-        self.protector = key_protector.make_protector(
-            guardian.Guardian.generate("Contoso"),
-            [guardian.Guardian.from_metadata(self.simulated.metadata(FABRIC), FABRIC)])
-        self.key_manager.payloads = {KEY: self.protector}
-
-    def vtpm_image(self, number=1, **properties):
-        image = self.create_image(number, **dict(GEN2, os_vtpm="required", **properties))
-        self.glance._imagedata[image] = IMAGE_DATA
-        return image
-
-    def prepared(self, *arguments):
-        # After os-win has found Windows.
-        return importlib.import_module("vtpm_compute.vtpm").PreparedVtpm(*arguments)
-
-    @property
-    def machines(self):
-        return self.simulated.virtual_machines(HOST)
-
-    def assert_nothing_left(self):
-        self.assertEqual([], self.machines)
-        self.assertEqual([FABRIC], [one["name"] for one in self.simulated.guardians(HOST)])
-        self.assert_no_owner_keys()
-
-    def assert_no_owner_keys(self):
-        """No server leaves its owner's private keys on the host, not even while it runs."""
-        self.assertEqual([], self.simulated.certificates(HOST))
-        self.assertEqual([], self.simulated.private_keys(HOST))
-        self.assertEqual({}, windows.libraries.open_handles())
-        self.assertEqual([], windows.libraries.misuses())
-
-    def refused(self, image, flavor=None):
-        message = self.boot(image, flavor, expected="ERROR")["fault"]["message"]
-        self.assert_nothing_left()
-        return message
-
-    def wait_until_built(self, server):
-        deadline = time.monotonic() + 30
-        while server.get("status") not in ("ACTIVE", "ERROR"):
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.1)
-            server = self.api.get_server(server["id"])
-        return server
-
-    def calls_of_a_boot(self, image):
-        """The methods that Windows is called with while a server is built."""
-        self.simulated.clear_calls(HOST)
-        server = self.boot(image)
-        calls = ["%s.%s" % call[:2] for call in self.simulated.calls(HOST)]
-        self._delete_server(server)
-        self.assert_nothing_left()
-        return calls
 
     def test_report(self):
         node = self.api.api_get("/os-hypervisors/detail").body["hypervisors"][0]
@@ -176,36 +84,6 @@ class VtpmDriverTest(nova_base.NovaTestCase):
             self.assertLess(steps.index(earlier), steps.index(later), (earlier, later))
         self.assertEqual(1, steps.count("SetKeyProtector"))
 
-    def test_whatever_call_fails_nothing_is_left(self):
-        image = self.vtpm_image()
-        calls = self.calls_of_a_boot(image)
-        # Where Windows fails in what destroys a VM, too, there is one. An owner that Windows fails
-        # to remove has tests of its own.
-        tried = [(number, call) for number, call in enumerate(calls)
-                 if not call.endswith((".DestroySystem", ".GetSummaryInformation", ".Remove"))
-                 and not call.startswith(_LIBRARIES)]
-        outcomes = collections.Counter()
-        for number, call in tried:
-            nth = calls[:number + 1].count(call)
-            # os-win tries some of them up to six times.
-            self.simulated.add_fault(HOST, call, nth=nth, times=6, return_value=32768)
-            server = self._build_server(image_uuid=image, networks="none")
-            server = self.wait_until_built(self.api.post_server({"server": server}))
-            self.simulated.clear_faults(HOST)
-            outcomes[server["status"]] += 1
-            if server["status"] == "ACTIVE":
-                # compute-hyperv can do without this one.
-                (machine,) = self.machines
-                self.assertTrue(machine["security"]["TpmEnabled"], call)
-                self.assertTrue(machine["tpm_initialized"], call)
-            else:
-                self.assertEqual("ERROR", server["status"])
-                self.assert_nothing_left()
-                self.assertNotIn("hyperv_vtpm", self.system_metadata(server), call)
-            self._delete_server(server)
-        print("%d calls were made to fail: %s" % (len(tried), dict(outcomes)))
-        self.assertGreater(outcomes["ERROR"], 10)
-
     def test_jobs_that_take_time(self):
         # os-win needs what AddResourceSettings makes at once.
         for method in ("*.DefineSystem", "*.ModifySystemSettings", "*.ModifyResourceSettings",
@@ -220,49 +98,6 @@ class VtpmDriverTest(nova_base.NovaTestCase):
         self.assertEqual(b"key", self.simulated.read_tpm(HOST, machine["name"], "bitlocker"))
         self._delete_server(server)
         self.assert_nothing_left()
-
-    def test_jobs_that_fail_after_their_work_leave_nothing(self):
-        image = self.vtpm_image()
-        for number, method in enumerate((
-                "DefineSystem", "SetKeyProtector", "ModifySecuritySettings")):
-            self.simulated.add_fault(
-                HOST, "*." + method, times=6, point="after", delay=0.02 * number,
-                job_error=("It broke.", 32768))
-            server = self.boot(image, expected="ERROR")
-            self.simulated.clear_faults(HOST)
-            self.assert_nothing_left()
-            self._delete_server(server)
-            self.assert_nothing_left()
-
-    def test_an_owner_that_windows_does_not_remove_goes_at_the_next_start(self):
-        image = self.vtpm_image()
-        self.simulated.add_fault(HOST, "MSFT_HgsGuardian.Remove", return_value=32768)
-        message = self.boot(image, expected="ERROR")["fault"]["message"]
-        self.assertIn("MSFT_HgsGuardian.Remove returned 32768", message)
-        self.assertEqual([], self.machines)
-        self.assertEqual(2, len(self.simulated.guardians(HOST)))
-        self.restart_compute_service(self.compute)
-        self.assert_nothing_left()
-
-    def test_private_keys_that_windows_does_not_delete_go_at_the_next_start(self):
-        image = self.vtpm_image()
-        calls = [call for call in self.calls_of_a_boot(image) if call.startswith(_LIBRARIES)]
-        self.assertIn("ncrypt.NCryptDeleteKey", calls)
-        for call in sorted(set(calls)):
-            self.simulated.add_fault(HOST, call, return_value=0x80090010, times=None)
-            server = self.boot(image, expected="ERROR")
-            self.assertIn("%s failed with 0x80090010" % call.split(".")[1],
-                          server["fault"]["message"])
-            self.assertEqual([], self.machines)
-            self.assertNotEqual([], self.simulated.certificates(HOST))
-            # A start at which it fails again says so, and serves the servers.
-            self.compute = self.restart_compute_service(self.compute)
-            self.assertIn("The owners left on the host cannot be removed",
-                          self.stdlog.logger.output)
-            self.simulated.clear_faults(HOST)
-            self.compute = self.restart_compute_service(self.compute)
-            self.assert_nothing_left()
-            self._delete_server(server)
 
     def test_a_start_that_fails_says_why(self):
         self.simulated.add_fault(

@@ -1,0 +1,58 @@
+"""The key protection server of a fabric: who its guardian is.
+
+The document is public; who uses it compares its guardian with what the operator pinned.
+
+Source: Microsoft Learn, "Create a shielding data file", "Get guardian metadata"
+(``http://<HGS>/KeyProtection/service/metadata/2014-07/metadata.xml``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import requests
+import urllib3
+
+from vtpm_compute import errors, timed_transport
+
+_PATH = "/service/metadata/2014-07/metadata.xml"
+# It has two certificates and three signatures.
+_MOST_BYTES = 65536
+_OK = 200
+
+
+def read_metadata(url: str, seconds: float, verify: bool | str) -> bytes:
+    """The guardian metadata of a key protection server.
+
+    :param url: of the server, as the host is configured with it.
+    :param seconds: within which the whole answer must have come.
+    :param verify: whether, or with which CA file, TLS is checked; as requests takes it.
+    :raises vtpm_compute.errors.HostGuardianError: it cannot be read; the message says why.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise errors.HostGuardianError(
+            "the host has no key protection server (Set-HgsClientConfiguration).")
+    deadline = timed_transport.Deadline(seconds)
+    try:
+        with requests.Session() as session, deadline.for_requests_of_this_thread():
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, timed_transport.Transport())
+            response = session.get(
+                url.rstrip("/") + _PATH, headers={"Accept-Encoding": "identity"}, verify=verify,
+                stream=True, allow_redirects=False)
+            if response.status_code != _OK:
+                raise errors.HostGuardianError("it answered %d." % response.status_code)
+            return _body(response.raw)
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as exc:
+        raise errors.HostGuardianError(
+            "it cannot be read (%s)." % type(exc).__name__) from exc
+
+
+def _body(raw: Any) -> bytes:
+    body = b""
+    while piece := raw.read(_MOST_BYTES + 1 - len(body), decode_content=False):
+        body += piece
+        if len(body) > _MOST_BYTES:
+            raise errors.HostGuardianError(
+                "its metadata have more than %d bytes." % _MOST_BYTES)
+    return body

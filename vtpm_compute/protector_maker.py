@@ -1,0 +1,257 @@
+"""Makes key protectors on this host, and leaves nothing of their making there.
+
+Windows makes one of guardians in its store, with the owner's private keys. So the owner, and
+guardians that a tenant names, are there for a moment: whatever fails, they are removed again, their
+private keys first. What a killed process left is removed by the next one, which knows it by names
+and by notes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+
+from oslo_log import log as logging
+
+from vtpm_compute import certificate_store, errors, guardian_metadata, owner_pfx
+from vtpm_compute.guardians import Guardian, HostGuardianClient
+from vtpm_compute.private_folders import PrivateFolder, PrivateFolders
+
+LOG = logging.getLogger(__name__)
+
+# Guardians that are made here carry these names, so that one that was left behind is recognised.
+OWNER_PREFIX = "nova-vtpm-owner-"
+GUARDIAN_PREFIX = "nova-vtpm-guardian-"
+
+# MSFT_HgsGuardian.Remove leaves a guardian's certificates and private keys there, and they alone
+# let a virtual machine start (Microsoft Learn, "Create a shielding data file"; public scripts that
+# remove guardians delete them themselves).
+CERTIFICATE_STORE = "Shielded VM Local Certificates"
+# What Windows calls a generated guardian's: "Shielded VM Signing Certificate (guardian) (host)".
+_GUARDIAN_IN_SUBJECT = re.compile(r"\(([^()]+)\)")
+
+_SIGNING, _ENCRYPTION, _METADATA = "signing.pfx", "encryption.pfx", "guardian-%d.xml"
+# The thumbprints of an owner's certificates, whose names are the tenant's: a line each.
+_NOTES = "certificates"
+_PASSWORD_BYTES = 32
+
+
+class ProtectorMaker:
+    """Makes the key protectors of this host.
+
+    :param client: of this host's Host Guardian Service client.
+    :param folders: where files lie that Windows takes by their path.
+    """
+
+    def __init__(self, client: HostGuardianClient, folders: PrivateFolders) -> None:
+        self._client, self._folders = client, folders
+        # The store holds no guardian twice: what one tenant names, another may name as well.
+        self._one_at_a_time = threading.Lock()
+
+    def make(self, fabric: Guardian, owner: owner_pfx.Owner | None = None,
+             further: Sequence[guardian_metadata.GuardianMetadata] = ()) -> bytes:
+        """Make a key protector.
+
+        :param fabric: the fabric's guardian.
+        :param owner: who owns it; None: a new owner.
+        :param further: guardians who can unwrap it, too.
+        :returns: its bytes, with their length before them.
+        :raises vtpm_compute.errors.HostGuardianError: when Windows refuses a step. Nothing of its
+            making stays on the host, or the message says what does.
+        """
+        with self._one_at_a_time if owner or further else contextlib.nullcontext():
+            making = _Making(self._client, self._folders)
+            try:
+                granted = [fabric, *making.guardians(
+                    [one for one in further if one.thumbprint != fabric.thumbprint])]
+                return self._client.new_protector(making.owner(owner), granted)
+            finally:
+                making.undo()
+
+    def remove_leftovers(self) -> None:
+        """Remove what an earlier process made and could not remove again.
+
+        Only while no protector is being made: at the start of nova-compute.
+
+        :raises vtpm_compute.errors.HostGuardianError: when Windows refuses.
+        """
+        remover = _Remover(self._client, lambda name: name.startswith(
+            (OWNER_PREFIX, GUARDIAN_PREFIX)), keys_may_be_gone=True)
+        try:
+            left = list(self._folders.left())
+            for folder in left:
+                # First: they hold private keys, if under a password that is gone.
+                for name in (_SIGNING, _ENCRYPTION):
+                    folder.remove_file(name)
+            remover.remove(notes=_Notes.of(left))
+            for folder in left:
+                folder.remove()
+        except errors.HostGuardianError as exc:
+            raise errors.HostGuardianError(
+                "What was left on the host cannot be removed: %s" % exc) from exc
+        if remover.removed or left:
+            LOG.warning(
+                "Guardians and files of key protectors were left behind, and are removed with "
+                "their private keys: %s, %d folders", ", ".join(sorted(remover.removed)) or "none",
+                len(left))
+
+
+class _Notes(frozenset[bytes]):
+    """Thumbprints of certificates that were brought to the host, as bytes."""
+
+    @classmethod
+    def of(cls, folders: Iterable[PrivateFolder]) -> _Notes:
+        """Those noted in the folders. A line that was not written to its end was not used yet."""
+        lines = b"\n".join(folder.read(_NOTES) for folder in folders).decode("ascii", "replace")
+        return cls(bytes.fromhex(line) for line in lines.split()
+                   if re.fullmatch("[0-9A-F]{40}", line))
+
+    def write(self, folder: PrivateFolder) -> None:
+        folder.write(_NOTES, "".join(
+            "%s\n" % thumbprint.hex().upper() for thumbprint in sorted(self)).encode("ascii"))
+
+
+class _Making:
+    """One key protector that is made, and what has to be undone of it."""
+
+    def __init__(self, client: HostGuardianClient, folders: PrivateFolders) -> None:
+        self._client, self._folders = client, folders
+        self._id = str(uuid.uuid4())
+        self._owner_name = OWNER_PREFIX + self._id
+        self._folder: PrivateFolder | None = None
+        self._notes = _Notes()
+        self._accepted = False
+
+    def guardians(self, documents: Sequence[guardian_metadata.GuardianMetadata]
+                  ) -> list[Guardian]:
+        """Those of metadata documents; one that the store holds already is used as it is."""
+        if not documents:
+            return []
+        present = {guardian.thumbprint: guardian for guardian in self._client.guardians()}
+        found = []
+        for number, document in enumerate(documents):
+            if document.thumbprint not in present:
+                path = self._new_file(_METADATA % number, document.raw)
+                present[document.thumbprint] = self._client.import_metadata(
+                    "%s%s-%d" % (GUARDIAN_PREFIX, self._id, number), path)
+            found.append(present[document.thumbprint])
+        return found
+
+    def owner(self, given: owner_pfx.Owner | None) -> Guardian:
+        """A new owner, or the one that was given."""
+        if given is None:
+            return self._client.generate(self._owner_name)
+        ders = (given.signing.der, given.encryption.der)
+        thumbprints = _Notes(certificate_store.thumbprint(der) for der in ders)
+        self._require_new(ders, thumbprints)
+        # Windows reads files. Under this password, which is nowhere else, they are no secret.
+        password = secrets.token_urlsafe(_PASSWORD_BYTES)
+        signing, encryption = given.pfx_files(password)
+        self._notes = thumbprints
+        thumbprints.write(self._private_folder())
+        try:
+            accepted = self._client.accept(
+                self._owner_name, self._new_file(_SIGNING, signing),
+                self._new_file(_ENCRYPTION, encryption), password)
+            self._accepted = True
+            return accepted
+        finally:
+            for name in (_SIGNING, _ENCRYPTION):
+                self._private_folder().remove_file(name)
+
+    def _require_new(self, ders: Sequence[bytes], thumbprints: _Notes) -> None:
+        """Refuse an owner of whom something is on the host: it would be removed with ours."""
+        with certificate_store.CertificateStore(CERTIFICATE_STORE) as store:
+            known = any(one.thumbprint in thumbprints for one in store.certificates())
+        if known or any(set(ders) & set(one.certificates) for one in self._client.guardians()):
+            raise errors.HostGuardianError(
+                "The owner's certificates are on the host already, where they must not be. Tell "
+                "the administrator.")
+
+    def _new_file(self, name: str, content: bytes) -> str:
+        return self._private_folder().write(name, content)
+
+    def _private_folder(self) -> PrivateFolder:
+        if self._folder is None:
+            self._folder = self._folders.new(self._id)
+        return self._folder
+
+    def undo(self) -> None:
+        """Remove what was made; the folder last, and only when nothing else is left."""
+        guardians = "%s%s-" % (GUARDIAN_PREFIX, self._id)
+        remover = _Remover(
+            self._client, lambda name: name == self._owner_name or name.startswith(guardians),
+            # A given owner's may never have come to the host.
+            keys_may_be_gone=bool(self._notes) and not self._accepted)
+        remover.remove(self._notes)
+        if self._folder is not None:
+            self._folder.remove()
+
+
+class _Remover:
+    """Removes guardians with all that is theirs on the host.
+
+    :param is_ours: whether a guardian of this name is to go.
+    :param keys_may_be_gone: see
+        :meth:`vtpm_compute.certificate_store.CertificateStore.delete`.
+    :ivar removed: the names of those of whom something was there.
+    """
+
+    def __init__(self, client: HostGuardianClient, is_ours: Callable[[str], bool],
+                 keys_may_be_gone: bool) -> None:
+        self._client, self._is_ours = client, is_ours
+        self._keys_may_be_gone = keys_may_be_gone
+        self.removed: set[str] = set()
+
+    def remove(self, notes: _Notes) -> None:
+        """Remove private keys, certificates, guardians, whatever is there (still).
+
+        A guardian goes last, and only without its private keys: it is how they are found again.
+
+        :param notes: further certificates that are to go.
+        :raises vtpm_compute.errors.HostGuardianError: when something stays; says what.
+        """
+        stored = [one for one in self._client.guardians() if self._is_ours(one.name)]
+        kept, failures = self._delete_certificates(stored, notes)
+        for guardian in stored:
+            self.removed.add(guardian.name)
+            if guardian.name in kept:
+                continue
+            try:
+                self._client.remove(guardian.name)
+            except errors.HostGuardianError as exc:
+                failures.append(str(exc))
+        if failures:
+            raise errors.HostGuardianError(" ".join(failures))
+
+    def _delete_certificates(self, stored: Sequence[Guardian],
+                             notes: _Notes) -> tuple[set[str], list[str]]:
+        """Delete them; the guardians of those that could not be, and why they could not."""
+        owners = dict.fromkeys(notes, "a given owner")
+        owners.update((certificate_store.thumbprint(certificate), guardian.name)
+                      for guardian in stored if guardian.name.startswith(OWNER_PREFIX)
+                      for certificate in guardian.certificates if certificate)
+        kept, failures = set(), []
+        with certificate_store.CertificateStore(CERTIFICATE_STORE) as store:
+            for certificate in store.certificates():
+                owner = owners.get(certificate.thumbprint) or self._named_in(
+                    certificate.common_name)
+                if owner is None:
+                    continue
+                self.removed.add(owner)
+                try:
+                    store.delete(certificate, self._keys_may_be_gone)
+                    LOG.debug("Deleted a certificate of %s with its private key", owner)
+                except errors.HostGuardianError as exc:
+                    failures.append("Keys of %s may stay on the host: %s" % (owner, exc))
+                    kept.add(owner)
+        return kept, failures
+
+    def _named_in(self, common_name: str) -> str | None:
+        """Whose certificate it is, of those that are to go, where Windows says it there."""
+        found = _GUARDIAN_IN_SUBJECT.search(common_name)
+        return found.group(1) if found and self._is_ours(found.group(1)) else None
