@@ -139,6 +139,31 @@ class VtpmDriverTest(vtpm_base.VtpmTestCase):
         self.assertIn("hosts lack their fabric's guardian", message)
         self.assertEqual([], self.machines)
 
+    def test_a_host_imports_the_guardian_that_is_pinned(self):
+        self.simulated.remove_guardian(HOST, FABRIC)
+        self.simulated.serve_key_protection(FABRIC)
+        self.addCleanup(self.simulated.serve_key_protection, FABRIC, False)
+        provider = self._get_provider_uuid_by_host(HOST)
+        self._run_periodics()
+        self.assertNotIn("CUSTOM_HYPERV_VTPM", self._get_provider_traits(provider))
+        self.flags(fabric_thumbprint=self.simulated.fabric_thumbprint(FABRIC).upper(),
+                   group="vtpm_compute")
+        self.compute = self.restart_compute_service(
+            self.compute, keep_hypervisor_state=False)
+        self.assertEqual([(FABRIC, False)], [
+            (one["name"], one["has_private_keys"]) for one in self.simulated.guardians(HOST)])
+        self.assertIn("CUSTOM_HYPERV_VTPM", self._get_provider_traits(provider))
+        self.boot(self.vtpm_image())
+
+    def test_a_pinned_guardian_that_is_another_one(self):
+        self.flags(fabric_thumbprint="ab" * 32, group="vtpm_compute")
+        self.compute = self.restart_compute_service(
+            self.compute, keep_hypervisor_state=False)
+        provider = self._get_provider_uuid_by_host(HOST)
+        self.assertNotIn("CUSTOM_HYPERV_VTPM", self._get_provider_traits(provider))
+        self.assertIn("and fabric_thumbprint is abab", self.stdlog.logger.output)
+        self.assertIn("hosts lack their fabric's guardian", self.refused(self.vtpm_image()))
+
     def test_rebuild_with_another_image(self):
         server = self.boot(self.vtpm_image(os_vtpm_keys=KEY))
         other = key_protector.make_protector(

@@ -341,6 +341,14 @@ class Fabric:
         """Let a fabric unwrap with its newest certificates only."""
         self._fabrics[fabric_name].drop_old_guardians()
 
+    def serve_key_protection(self, fabric_name, is_served=True):
+        """Let a fabric give its metadata over HTTP, on this machine.
+
+        :returns: the URL of its key protection server, with which its hosts are configured
+        """
+        self._fabrics[fabric_name].serve_http(is_served)
+        return self._fabrics[fabric_name].key_protection_url
+
     def _fabric_of(self, host_name):
         client = self.host(host_name).hgs_client
         if client is None or client.fabric is None:

@@ -68,6 +68,9 @@ class FabricClient:
     def renew_fabric_guardian(self, fabric_name):
         return self._call("renew_fabric_guardian", fabric_name)
 
+    def serve_key_protection(self, fabric_name, is_served=True):
+        return self._call("serve_key_protection", fabric_name, is_served)
+
     def drop_old_fabric_guardians(self, fabric_name):
         return self._call("drop_old_fabric_guardians", fabric_name)
 

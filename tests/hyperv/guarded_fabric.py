@@ -15,6 +15,7 @@ from tests.hyperv import key_protector
 from tests.hyperv.attestation import RETRIABLE, AttestationFailed, AttestationService, NotAttested
 from tests.hyperv.clock import Clock
 from tests.hyperv.guardian import Guardian
+from tests.hyperv.key_protection_http import KeyProtectionHttp
 
 _KEY_BYTES, _NONCE_BYTES = 32, 12
 _CURVE = ec.SECP256R1()
@@ -80,6 +81,7 @@ class GuardedFabric:
         self.reachable, self.behind = True, 0
         self.attestation = AttestationService(name, self._now)
         self._guardians = [Guardian.generate(name, self._clock.now)]
+        self._http = None
 
     def _now(self):
         return self._clock.now() - self.behind
@@ -91,11 +93,18 @@ class GuardedFabric:
 
     @property
     def key_protection_url(self):
-        return "http://hgs.%s.example/KeyProtection" % self.name
+        return self._http.url if self._http else (
+            "http://hgs.%s.example/KeyProtection" % self.name)
 
     @property
     def attestation_url(self):
         return "http://hgs.%s.example/Attestation" % self.name
+
+    def serve_http(self, is_served=True):
+        """Let the key protection server answer over HTTP, at :attr:`key_protection_url`."""
+        if self._http:
+            self._http.stop()
+        self._http = KeyProtectionHttp(self) if is_served else None
 
     def metadata(self):
         """What ``.../service/metadata/2014-07/metadata.xml`` gives: bytes."""
