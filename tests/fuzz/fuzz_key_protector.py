@@ -239,7 +239,7 @@ class PfxMutator(Mutator):
                  for _ in range(chance.choice((1, 1, 2)))]
         if len(files) == 1 and chance.random() < .7:
             # Of a certificate that signs, and one that encrypts, neither is enough.
-            files.insert(chance.randrange(len(files) + 1), chance.choice(self._originals))
+            files.insert(chance.randrange(len(files) + 1), chance.choice(self._originals[:2]))
         return files
 
     def _number_of_der(self, data):
@@ -269,8 +269,8 @@ class PfxMutator(Mutator):
                     chance.choice((8, 1200, 2560)))),
                 odd_pfx.certificate_bag(self._damaged_der(certificate)),
                 odd_pfx.bag(chance.choice((odd_pfx.CRL_BAG, odd_pfx.SECRET_BAG, odd_pfx.SAFE_BAG)),
-                            odd_pfx.sequence(odd_pfx.octets(b"x")))], chance.choice((0, 1, 1, 2)))]
-        if chance.random() < .7:
+                            odd_pfx.sequence(odd_pfx.octets(b"x")))], chance.choice((0, 0, 1, 1, 2)))]
+        if chance.random() < .5:
             del bags[chance.randrange(2)]
         chance.shuffle(bags)
         contents = [odd_pfx.contents(*bags)]

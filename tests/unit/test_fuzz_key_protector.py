@@ -14,10 +14,10 @@ from vtpm_compute import guardian_metadata, key_material, key_protector, owner_p
         "taken: ", "was not made with its key", "cannot be read", "is not a number of N bits")),
     ("pfx", 400, (
         "taken: ", "has a password, or is damaged", "asks for more than N repetitions",
-        "none of its certificates", "the same certificate", "is not whole")),
+        "is not whole")),
     ("mixture", 500, (
         "taken: a protector", "taken: N guardians and an owner", "taken: N guardians",
-        "they exclude each other", "the same guardian", "more than one owner", "that was cut"))])
+        "they exclude each other", "more than one owner"))])
 def test_some_thousand_inputs(target, count, reached):
     """It gets past what is looked at first."""
     result = fuzz_key_protector.run(seed=1, count=count, targets=[target])
