@@ -71,6 +71,15 @@ Whether a tenant may give an owner's private keys (PFX files) instead of a key p
 The key protector is then made on the host: private keys that open everything that this owner owns
 are on it for a moment. A key protector that the tenant makes at home needs nothing of the kind.
 """),
+    cfg.BoolOpt(
+        "refuse_wrong_signatures", default=True,
+        help="""
+Whether a key protector or guardian metadata with a wrong signature keeps a server from being built.
+
+A signature is verified here where public certificates suffice and its algorithm is known. Windows
+and the Host Guardian Service check all of them when the server starts. Without this option a wrong
+one is only logged here: for a Windows that signs in a form that is not known here.
+"""),
     cfg.StrOpt(
         "scratch_path", default="$state_path/vtpm",
         help="""

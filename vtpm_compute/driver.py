@@ -210,7 +210,7 @@ def _make_vtpm(section: Any, security_service: security.SecurityService) -> vtpm
         client, folders, read_metadata, section.fabric_guardian, section.fabric_thumbprint)
     return vtpm.Vtpm(
         keys.KeySource(CONF), client, fabric, protector_maker.ProtectorMaker(client, folders),
-        security_service, section.allow_owner_keys)
+        security_service, section.allow_owner_keys, section.refuse_wrong_signatures)
 
 
 def _abort(instance: Any, reason: str) -> nova_exception.BuildAbortException:

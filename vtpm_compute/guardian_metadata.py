@@ -115,13 +115,15 @@ def is_cut(data: bytes) -> bool:
     return not end.endswith(b">") or b"Metadata" not in end.rpartition(b"<")[2]
 
 
-def parse(document: bytes, source: str,
-          now: datetime.datetime | None = None) -> GuardianMetadata:
+def parse(document: bytes, source: str, now: datetime.datetime | None = None,
+          refuse_wrong_signatures: bool = True) -> GuardianMetadata:
     """Read and check guardian metadata.
 
     :param document: one whole document.
     :param source: where it comes from, for messages.
     :param now: with time zone; when not the present is meant.
+    :param refuse_wrong_signatures: whether a signature that is wrong is an error; else it is a
+        warning.
     :raises vtpm_compute.errors.KeyProtectorError: when it is not one, or something in it is wrong.
     """
     try:
@@ -144,6 +146,8 @@ def parse(document: bytes, source: str,
             # What Windows checks there, and with whose key, no document says.
             CheckedSignature("the XML signature of the document", Verdict.NOT_VERIFIED,
                              "it is left to Windows"))
+        if refuse_wrong_signatures:
+            key_protector_signatures.require_none_wrong(signatures)
     except rsa_certificates.UnreadableCertificateError as exc:
         raise errors.KeyProtectorError(_UNUSABLE % (source, exc, _EXPORT_AGAIN)) from None
     except rsa_certificates.UnusableCertificateError as exc:
@@ -154,11 +158,11 @@ def parse(document: bytes, source: str,
         raw=raw, name=encryption.name, thumbprint=encryption.thumbprint,
         key_bits=encryption.key.key_size, not_before=encryption.not_before,
         not_after=encryption.not_after, signatures=signatures,
-        warnings=tuple(
+        warnings=(*(str(one) for one in signatures if one.verdict is Verdict.WRONG), *(
             "the %s certificate of guardian %s %s" % (usage, encryption.name, out_of_time)
             for usage, out_of_time in (("signing", signing.out_of_time(now)),
                                        ("encryption", encryption.out_of_time(now)))
-            if out_of_time))
+            if out_of_time)))
 
 
 def _text(document: bytes) -> tuple[str, bytes]:

@@ -52,21 +52,23 @@ class _Kind(enum.Enum):
     UNKNOWN = "unknown"
 
 
-def read(secrets: Sequence[bytes], source: str, allow_owner_keys: bool,
-         shielded: bool) -> key_protector.KeyProtector | Ingredients:
+def read(secrets: Sequence[bytes], source: str, allow_owner_keys: bool, shielded: bool,
+         refuse_wrong_signatures: bool = True) -> key_protector.KeyProtector | Ingredients:
     """Read and check a server's secrets.
 
     :param secrets: their bytes, in the order of the references; at least one.
     :param source: the property that names them, for messages.
     :param allow_owner_keys: whether this cloud takes PFX files, and with them private keys.
     :param shielded: whether the server is shielded: its owner must have made its key protector.
+    :param refuse_wrong_signatures: whether a signature that is wrong is an error; else a warning.
     :raises vtpm_compute.errors.KeyProtectorError: when they are not one key protector, nor what
         one can be made of. Its message quotes nothing of them.
     """
     kinds = [_kind(secret) for secret in secrets]
     given = [kind for kind in kinds if kind in (_Kind.METADATA, _Kind.PFX)]
     if not given:
-        return key_protector.parse(secrets, source)
+        return key_protector.parse(
+            secrets, source, refuse_wrong_signatures=refuse_wrong_signatures)
     if shielded:
         raise errors.KeyProtectorError(
             _SHIELDED % (_first(kinds, given), source, given[0].value))
@@ -74,7 +76,9 @@ def read(secrets: Sequence[bytes], source: str, allow_owner_keys: bool,
         raise errors.KeyProtectorError(_NO_PRIVATE_KEYS % (_first(kinds, [_Kind.PFX]), source))
     _check_mixture(secrets, kinds, source, allow_owner_keys)
     guardians = {
-        position: guardian_metadata.parse(secret, "secret %d of %s" % (position, source))
+        position: guardian_metadata.parse(
+            secret, "secret %d of %s" % (position, source),
+            refuse_wrong_signatures=refuse_wrong_signatures)
         for position, secret in enumerate(secrets, 1) if kinds[position - 1] is _Kind.METADATA}
     _check_distinct(guardians, source)
     owner = _owner([secret for secret, kind in zip(secrets, kinds) if kind is _Kind.PFX], source)

@@ -151,13 +151,15 @@ def is_piece(data: bytes) -> bool:
     return data[:1] == b"\0" or b"Protector>" in data or b"<Protector" in data[:_BEGINNING]
 
 
-def parse(pieces: Sequence[bytes], source: str,
-          now: datetime.datetime | None = None) -> KeyProtector:
+def parse(pieces: Sequence[bytes], source: str, now: datetime.datetime | None = None,
+          refuse_wrong_signatures: bool = True) -> KeyProtector:
     """Read and check a key protector that was given whole or in pieces.
 
     :param pieces: its bytes in order, with or without the length at the beginning.
     :param source: where they come from, for messages.
     :param now: with time zone; when not the present is meant.
+    :param refuse_wrong_signatures: whether a signature that is wrong is an error; else it is a
+        warning.
     :raises vtpm_compute.errors.KeyProtectorError: when they are not one whole protector, or
         something in it is wrong.
     """
@@ -174,6 +176,9 @@ def parse(pieces: Sequence[bytes], source: str,
         signature = key_protector_signatures.check_wrappings(
             "the signature of wrapping %d over all wrappings" % read.signer,
             certificates[read.signer].signing.key, read.guardian_signature, read.signed_forms)
+        checked = (*(one for guardian in guardians for one in guardian.signatures), signature)
+        if refuse_wrong_signatures:
+            key_protector_signatures.require_none_wrong(checked)
     except _UnusableError as exc:
         raise errors.KeyProtectorError(_UNUSABLE % (source, exc, exc.remedy)) from None
     except key_protector_signatures.WrongSignatureError as exc:
@@ -184,7 +189,8 @@ def parse(pieces: Sequence[bytes], source: str,
         signatures=(signature, CheckedSignature(
             "the signature of the transport key over all wrappings", Verdict.NEEDS_SECRETS)),
         max_offline_unwraps=read.max_offline_unwraps,
-        warnings=tuple(_warnings(read, certificates, now)))
+        warnings=(*(str(one) for one in checked if one.verdict is Verdict.WRONG),
+                  *_warnings(read, certificates, now)))
 
 
 def _document(pieces: Sequence[bytes]) -> bytes:

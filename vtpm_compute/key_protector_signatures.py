@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -40,20 +40,21 @@ _URI_LENGTH = 100
 
 
 class Verdict(enum.Enum):
-    """What became of a signature. A wrong one has none: the key protector is refused."""
+    """What became of a signature."""
 
     VERIFIED = "verified"
+    WRONG = "WRONG"
     NOT_VERIFIED = "not verified"
     NEEDS_SECRETS = "cannot be checked without a guardian's private key"
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckedSignature:
-    """A signature that is not wrong.
+    """What is known of a signature.
 
     :ivar what: what it is over and whose it is, for people.
     :ivar verdict: what became of it.
-    :ivar reason: why it is not verified; else empty.
+    :ivar reason: a predicate that says why it is wrong or not verified; else empty.
     """
 
     what: str
@@ -68,13 +69,19 @@ class WrongSignatureError(Exception):
     """A signature that its signer did not make, or not over this; ``str()`` of it says which."""
 
 
+def require_none_wrong(signatures: Iterable[CheckedSignature]) -> None:
+    """:raises WrongSignatureError: the first of them that is wrong."""
+    for signature in signatures:
+        if signature.verdict is Verdict.WRONG:
+            raise WrongSignatureError("%s %s" % (signature.what, signature.reason))
+
+
 def check_certificate(what: str, key: rsa.RSAPublicKey, signature: kps_elements.Signature,
                       certificate: kps_elements.Certificate) -> CheckedSignature:
     """Check a signature over a certificate.
 
     :param what: what it is over and whose it is, for people.
-    :param key: of who should have made it.
-    :raises WrongSignatureError: when they did not.
+    :param key: of who should have made it; it is wrong when they did not.
     """
     return _check(what, key, signature, certificate.forms, is_settled=False)
 
@@ -84,9 +91,8 @@ def check_wrappings(what: str, key: rsa.RSAPublicKey, signature: kps_elements.Si
     """Check a GuardianSignature.
 
     :param what: what it is over and whose it is, for people.
-    :param key: of who should have made it.
+    :param key: of who should have made it; it is wrong when they did not, or not over this.
     :param forms: the signed element's canonical forms.
-    :raises WrongSignatureError: when they did not, or not over this.
     """
     return _check(what, key, signature, forms, is_settled=True)
 
@@ -96,27 +102,30 @@ def _check(what: str, key: rsa.RSAPublicKey, signature: kps_elements.Signature,
     def not_verified(reason: str) -> CheckedSignature:
         return CheckedSignature(what, Verdict.NOT_VERIFIED, reason)
 
+    def wrong(reason: str) -> CheckedSignature:
+        return CheckedSignature(what, Verdict.WRONG, reason)
+
     if signature.algorithm not in _PKCS1 and signature.algorithm not in _PSS:
         return not_verified("its algorithm, %s, is not known here" % policy.quote(
             signature.algorithm, _URI_LENGTH))
     if signature.has_parameters:
         return not_verified("its algorithm has parameters that are not known here")
     if len(signature.value) != (key.key_size + 7) // 8:
-        raise WrongSignatureError("%s has %d bytes, and a signature of its key has %d" % (
-            what, len(signature.value), (key.key_size + 7) // 8))
+        return wrong("has %d bytes, and a signature of its key has %d" % (
+            len(signature.value), (key.key_size + 7) // 8))
     try:
         if signature.algorithm in _PKCS1:
             fits = _fits_pkcs1(key, signature, forms)
         else:
             fits = _fits_pss(key, signature, forms)
     except InvalidSignature:
-        raise WrongSignatureError("%s was not made with its key" % what) from None
+        return wrong("was not made with its key")
     except UnsupportedAlgorithm:
         return not_verified("this host's cryptography does not have its algorithm")
     if fits:
         return CheckedSignature(what, Verdict.VERIFIED)
     if is_settled:
-        raise WrongSignatureError("%s is over something else" % what)
+        return wrong("is over something else")
     return not_verified("it is not over the certificate in a form that is known here")
 
 

@@ -50,6 +50,8 @@ class Vtpm:
     :param maker: makes key protectors.
     :param security_service: of this host's virtual machines.
     :param allow_owner_keys: whether owners' private keys are taken.
+    :param refuse_wrong_signatures: whether a wrong signature in what a tenant gives is an error;
+        else it is logged, and Windows has the last word.
     """
 
     def __init__(self, key_source: keys.KeySource,
@@ -57,11 +59,12 @@ class Vtpm:
                  fabric: fabric_guardian.FabricGuardian,
                  maker: protector_maker.ProtectorMaker,
                  security_service: security.SecurityService,
-                 allow_owner_keys: bool) -> None:
+                 allow_owner_keys: bool, refuse_wrong_signatures: bool = True) -> None:
         self._keys = key_source
         self._guardians, self._fabric, self._maker = guardian_client, fabric, maker
         self._security = security_service
         self._allow_owner_keys = allow_owner_keys
+        self._refuse_wrong_signatures = refuse_wrong_signatures
 
     def clean_up(self) -> None:
         """Remove what a process that was killed may have left on the host.
@@ -108,22 +111,31 @@ class Vtpm:
     def _protector(self, context: Any, request: policy.VtpmRequest, fabric: str) -> bytes | None:
         if request.uses_pdk:
             return None
-        material: key_protector.KeyProtector | key_material.Ingredients = \
-            key_material.Ingredients(owner=None, guardians=())
-        made, source = "made on this host", "the host"
-        if request.keys:
-            secrets = self._keys.fetch(context, request.keys)
-            material = key_material.read(
-                secrets, policy.IMAGE_KEYS, self._allow_owner_keys, request.shielded)
+        if not request.keys:
+            return self._made(key_material.Ingredients(owner=None, guardians=()), fabric)
+        secrets = self._keys.fetch(context, request.keys)
+        material = key_material.read(
+            secrets, policy.IMAGE_KEYS, self._allow_owner_keys, request.shielded,
+            self._refuse_wrong_signatures)
         if isinstance(material, key_material.Ingredients):
-            parsed = key_protector.parse([self._make(material, fabric)], source)
-        else:
-            made = "given in %d secret%s" % (len(secrets), "s" if len(secrets) > 1 else "")
-            parsed, source = material, policy.IMAGE_KEYS
-        parsed.require_guardian(fabric, source)
-        LOG.info("Key protector %s: %s", made, parsed.summary())
-        for warning in parsed.warnings:
-            LOG.warning("Key protector %s: %s", made, warning)
+            return self._made(material, fabric)
+        material.require_guardian(fabric, policy.IMAGE_KEYS)
+        _log(material, "given in %d secret%s" % (len(secrets), "s" if len(secrets) > 1 else ""))
+        return material.raw
+
+    def _made(self, ingredients: key_material.Ingredients, fabric: str) -> bytes:
+        for guardian in ingredients.guardians:
+            for warning in guardian.warnings:
+                LOG.warning("Guardian metadata: %s", warning)
+        raw = self._make(ingredients, fabric)
+        try:
+            parsed = key_protector.parse([raw], "the host", refuse_wrong_signatures=False)
+        except errors.KeyProtectorError as exc:
+            # Windows made it a moment ago, for these guardians: it knows the form better.
+            LOG.warning("The key protector that Windows made is used unchecked: %s", exc)
+            return raw
+        parsed.require_guardian(fabric, "the host")
+        _log(parsed, "made on this host")
         return parsed.raw
 
     def _make(self, ingredients: key_material.Ingredients, fabric: str) -> bytes:
@@ -132,7 +144,10 @@ class Vtpm:
             raise errors.HostGuardianError(
                 "The fabric's guardian on the host changed meanwhile. Try again.")
         fabric_guardian.require_valid(guardian)
-        return self._maker.make(guardian, ingredients.owner, ingredients.guardians)
+        raw = self._maker.make(guardian, ingredients.owner, ingredients.guardians)
+        if key_protector.is_unset(raw):
+            raise errors.HostGuardianError("Windows made an empty key protector.")
+        return raw
 
     def attach(self, vm_name: str, prepared: PreparedVtpm) -> None:
         """Give a virtual machine that was just defined its protector and its vTPM.
@@ -159,3 +174,9 @@ class Vtpm:
                 "Hyper-V took the vTPM's settings, but reads back %s." % settings)
         if self._security.read_key_protector(vm_name) != prepared.protector:
             raise errors.AttachError("Hyper-V took the key protector, but reads back another one.")
+
+
+def _log(protector: key_protector.KeyProtector, made: str) -> None:
+    LOG.info("Key protector %s: %s", made, protector.summary())
+    for warning in protector.warnings:
+        LOG.warning("Key protector %s: %s", made, warning)

@@ -48,7 +48,8 @@ class GuardedCloud(Cloud):
             host["name"],
             environment={"SIMULATED_HYPERV_SOCKET": str(self._socket),
                          "SIMULATED_HYPERV_HOST": host["name"]},
-            conf={"vtpm_compute": {"fabric_guardian": FABRIC}}) for host in HOSTS]
+            conf={"vtpm_compute": {"fabric_guardian": FABRIC, "allow_owner_keys": True}})
+            for host in HOSTS]
         super().__init__(state_dir, compute_hosts=hosts, companions=[fabric_process], **options)
 
     def start(self):

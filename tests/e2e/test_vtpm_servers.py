@@ -8,7 +8,7 @@ import pytest
 
 from tests.cloud.guarded_cloud import FABRIC, GUARDED, UNGUARDED
 from tests.e2e import secrets_in_logs
-from tests.hyperv import guardian, key_protector
+from tests.hyperv import certificates, guardian, key_protector
 
 UUIDS = ["%08x-1111-2222-3333-444444444444" % number for number in range(7)]
 GEN2 = {"hw_machine_type": "hyperv-gen2"}
@@ -62,6 +62,27 @@ class TestBoot:
         tenant.assert_no_strange_guardian()
         made = tenant.cloud.fabric.calls(GUARDED, "MSFT_HgsGuardian.*")[len(calls):]
         assert [call[1] for call in made] == ["NewByGenerateCertificates", "Remove"]
+
+    def test_with_an_owners_pfx_files_and_a_further_guardian(self, tenant):
+        owner, further = (guardian.Guardian.generate(name) for name in ("Contoso", "Elsewhere"))
+        keys = tenant.store(
+            certificates.make_pfx(owner.signing_certificate, owner.signing_key, ""),
+            certificates.make_pfx(owner.encryption_certificate, owner.encryption_key, ""),
+            further.metadata())
+        _, machine = tenant.boot_active(tenant.vtpm_image(os_vtpm_keys=keys))
+        assert machine["security"]["TpmEnabled"]
+        assert [(one["is_owner"], one["thumbprint"]) for one in machine["guardians"]] == [
+            (True, owner.thumbprint), (False, tenant.cloud.fabric.fabric_thumbprint(FABRIC)),
+            (False, further.thumbprint)]
+        tenant.assert_no_strange_guardian()
+        assert list((tenant.cloud.state_dir).rglob("*.pfx")) == []
+
+    def test_a_shielded_server_takes_its_owners_protector_only(self, tenant):
+        message = tenant.fault(tenant.image(
+            os_shielded_vm="required", os_secure_boot="required",
+            os_vtpm_keys=tenant.store(guardian.Guardian.generate("Elsewhere").metadata()),
+            **GEN2))
+        assert "A shielded server needs a key protector that its owner made" in message
 
     def test_by_the_flavor(self, tenant):
         server, machine = tenant.boot_active(

@@ -20,7 +20,7 @@ class KeyProtectionHttp:
 
     def __init__(self, guarded_fabric):
         class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):  # noqa: N802
+            def do_GET(self):
                 status, body = 404, b""
                 if not guarded_fabric.reachable:
                     status = 503

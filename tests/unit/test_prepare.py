@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from tests.hyperv import guardian, key_protector
+from tests.hyperv import damaged_protectors, guardian, key_protector
 from tests.unit.guarded_host import (
     FABRIC,
     HOST,
@@ -35,14 +35,16 @@ def simulated(host):
     return host.simulated
 
 
-def vtpm(host, *payloads, allow_owner_keys=False):
-    return module("vtpm").Vtpm(
-        Keys(*payloads), host.client, host.finder(), host.maker, None, allow_owner_keys)
+def vtpm(host, *payloads, allow_owner_keys=False, refuse_wrong_signatures=True):
+    return module("vtpm").Vtpm(Keys(*payloads), host.client, host.finder(), host.maker, None,
+                               allow_owner_keys, refuse_wrong_signatures)
 
 
-def prepare(host, *payloads, version=VERSION, allow_owner_keys=False, **request):
+def prepare(host, *payloads, version=VERSION, allow_owner_keys=False,
+            refuse_wrong_signatures=True, **request):
     keys = policy.parse_keys(ID) if payloads else ()
-    return vtpm(host, *payloads, allow_owner_keys=allow_owner_keys).prepare(
+    return vtpm(host, *payloads, allow_owner_keys=allow_owner_keys,
+                refuse_wrong_signatures=refuse_wrong_signatures).prepare(
         None, policy.VtpmRequest(vtpm=True, keys=keys, **request), version)
 
 
@@ -139,6 +141,27 @@ def test_a_protector_that_windows_makes_for_others(host, simulated, monkeypatch)
     raw = protector_for(simulated, OTHER)
     monkeypatch.setattr(host.client, "new_protector", lambda owner, granted: raw)
     with pytest.raises(errors.KeyProtectorError, match="of the host does not name"):
+        prepare(host)
+
+
+def test_wrong_signatures_may_be_left_to_windows(host, simulated, caplog):
+    """For a Windows that signs in a form that is not known here."""
+    fabric = guardian.Guardian.from_metadata(simulated.metadata(FABRIC), FABRIC)
+    raw = damaged_protectors.damaged(guardian.Guardian.generate("Contoso"), fabric)[
+        "swapped ids"]
+    with pytest.raises(errors.KeyProtectorError, match="was not made with its key"):
+        prepare(host, raw)
+    assert prepare(host, raw, refuse_wrong_signatures=False).protector == raw
+    assert "the signing certificate of wrapping 2: WRONG (was not made with its key)" in caplog.text
+
+
+def test_what_windows_makes_is_used_whatever_its_form(host, monkeypatch, caplog):
+    raw = b"\0\0\0\x10another form"
+    monkeypatch.setattr(host.client, "new_protector", lambda owner, granted: raw)
+    assert prepare(host).protector == raw
+    assert "is used unchecked: What the host holds is not a key protector" in caplog.text
+    monkeypatch.setattr(host.client, "new_protector", lambda owner, granted: b"\0\0\0\4")
+    with pytest.raises(errors.HostGuardianError, match="made an empty key protector"):
         prepare(host)
 
 
