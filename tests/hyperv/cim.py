@@ -39,7 +39,9 @@ RESULTS = {
     "INVALID_CLASS": (5, 0x80041010), "NOT_FOUND": (6, 0x80041002),
     "NOT_SUPPORTED": (7, 0x8004100C), "ALREADY_EXISTS": (11, 0x80041019),
     "NO_SUCH_PROPERTY": (12, 0x80041002), "TYPE_MISMATCH": (13, 0x80041005),
-    "INVALID_QUERY": (15, 0x80041017), "METHOD_NOT_AVAILABLE": (16, 0x8004102D),
+    "INVALID_QUERY": (15, 0x80041017), "NOT_EVENT_CLASS": (1, 0x80041059),
+    "REGISTRATION_TOO_BROAD": (1, 0x80042001), "REGISTRATION_TOO_PRECISE": (1, 0x80042002),
+    "METHOD_NOT_AVAILABLE": (16, 0x8004102D),
     "METHOD_NOT_FOUND": (17, 0x8004102E)}
 
 
@@ -360,6 +362,17 @@ class Instance:
         keys_only = Instance(self.cls, self.server)
         keys_only.values.update({key: self.values[key] for key in self.cls.keys})
         return keys_only
+
+    def projected(self, names):
+        """A copy in which all but these properties and the keys is null.
+
+        :param names: of properties, in any case
+        """
+        copy, wanted = self.clone(), {name.lower() for name in (*names, *self.cls.keys)}
+        for name in copy.values:
+            if name.lower() not in wanted:
+                copy.values[name] = None
+        return copy
 
     def clone(self):
         copy = Instance.__new__(Instance)
