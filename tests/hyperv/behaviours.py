@@ -1018,7 +1018,17 @@ AREAS["Provisioning of shielded virtual machines"] = _rows(
 
 _SEVERAL = "tests/unit/hyperv/test_several_hosts.py::"
 _STORAGE = "tests/unit/hyperv/test_storage.py::StorageTest::"
+_CLIENT = "tests/unit/hyperv/test_fabric_client.py::"
+_CONFIGURATION = "tests/unit/hyperv/test_configuration.py::"
 AREAS["Several hosts"] = _rows(
+    ("A key that the configuration does not know, and a value that is none for its key, is "
+     "refused before a host is made, with the key's place and what there could be.",
+     "this package: configuration.py", _CONFIGURATION + "test_what_is_refused"),
+    ("Tests call the same methods of a fabric in this process and behind a socket.",
+     "this package: remote_methods.py",
+     _CLIENT + "test_the_client_has_the_methods_of_the_fabric"),
+    ("Behind the socket an unknown method is refused, and what is more than data.",
+     "this package: remote_methods.py", _CLIENT + "test_unknown_methods_are_refused"),
     ("A path on a host's local disk has the same name on every host and is another file there.",
      "Microsoft Learn, \"Set up hosts for live migration without Failover Clustering\": the "
      "virtual machine's files keep their paths on the destination",

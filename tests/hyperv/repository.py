@@ -9,6 +9,10 @@ from tests.hyperv.clock import Clock
 from tests.hyperv.event_query import CREATION, DELETION, MODIFICATION, EventQuery
 
 _HYPERV = "root/virtualization/v2"
+# The methods that clients may call from another machine.
+REPOSITORY_CALLS = frozenset((
+    "find_class", "query", "associators", "get", "invoke", "modify", "subscribe"))
+
 _BOOLEANS = {"true": True, "false": False}
 
 # What is taken for a reference parameter beside its declared class: os-win gives the system of a
