@@ -345,12 +345,26 @@ class Instance:
         return any(name.lower() == class_name.lower() for name in self.cls.lineage)
 
     def get_path(self):
-        """The object path; "" for an instance that is not stored, an embedded one for example."""
-        if not self.server or not self.cls.keys:
+        """The object path; "" for an instance that is not stored, an embedded one for example.
+
+        :raises Error: PyMI makes no path of keys that are neither texts nor integers, as those of
+            associations, nor of an instance without keys (MI/MI++.cpp, Instance::GetPath)
+        """
+        if not self.server:
             return ""
+        if self.is_client_side:
+            self._check_path()
         return "\\\\%s\\%s:%s.%s" % (
             self.server, self.cls.namespace.replace("/", "\\"), self.cls.name,
-            ",".join('%s="%s"' % (key, _escaped(self.values[key])) for key in self.cls.keys))
+            ",".join("%s=%s" % (key, _key_text(self.values[key])) for key in self.cls.keys))
+
+    def _check_path(self):
+        if not self.cls.keys:
+            raise Error({"message": "Cannot get path of an instance without key elements"})
+        for key in self.cls.keys:
+            cim_type = self.types[key]
+            if cim_type.kind != "string" and cim_type.kind not in _INTEGER_RANGES:
+                raise Error({"message": "Unsupported key type in path generation"})
 
     def key(self):
         """What tells it from every other instance of its namespace."""
@@ -406,5 +420,7 @@ def _plain(value):
     return value.get_path() if isinstance(value, Instance) else str(value)
 
 
-def _escaped(value):
-    return _plain(value).replace("\\", "\\\\").replace('"', '\\"')
+def _key_text(value):
+    if isinstance(value, int):
+        return str(value)
+    return '"%s"' % _plain(value).replace("\\", "\\\\").replace('"', '\\"')

@@ -256,7 +256,7 @@ class Repository:
         raise cim.error("METHOD_NOT_AVAILABLE", "%s.%s is not simulated" % (cls.name, method))
 
     def embedded(self, namespace, text, class_name):
-        """The instance written in a text, as ``GetText_(1)`` gives it.
+        """The instance written in a text, as ``GetText_(1)`` gives it (DMTF DSP0201).
 
         :raises cim.Error: INVALID_PARAMETER, TYPE_MISMATCH, NO_SUCH_PROPERTY
         """
@@ -265,12 +265,20 @@ class Repository:
             cls = self.find_class(namespace, root.get("CLASSNAME") or "")
         except ElementTree.ParseError as fault:
             raise cim.error("INVALID_PARAMETER", "not an instance: %s" % fault) from None
+        if root.tag != "INSTANCE":
+            raise cim.error("INVALID_PARAMETER", "not an instance: %s" % root.tag)
         if class_name not in cls.lineage:
             raise cim.error("TYPE_MISMATCH", "%s is not a %s" % (cls.name, class_name))
-        instance = cim.Instance(cls)
+        instance, seen = cim.Instance(cls), set()
         for element in root:
             name = instance.name_of(element.get("NAME") or "")
             cim_type = instance.types[name]
+            if name in seen:
+                raise cim.error("INVALID_PARAMETER", "%s is there twice" % name)
+            seen.add(name)
+            if ((element.tag, element.get("TYPE"))
+                    != ("PROPERTY.ARRAY" if cim_type.is_array else "PROPERTY", cim_type.kind)):
+                raise cim.error("TYPE_MISMATCH", "%s of %s is a %s" % (name, cls.name, cim_type))
             values = [value.text or "" for value in element.iter("VALUE")]
             if len(values) != 1 and not cim_type.is_array and list(element):
                 raise cim.error("INVALID_PARAMETER", "%s has %d values" % (name, len(values)))

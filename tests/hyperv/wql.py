@@ -333,4 +333,6 @@ def _equal(have, want):
         return have is want
     if isinstance(have, bool):
         return have == (str(want).lower() in ("true", "1"))
+    if isinstance(have, int):
+        return have == int(want)
     return str(have).lower() == str(want).lower()

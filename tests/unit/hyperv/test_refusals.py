@@ -128,6 +128,23 @@ def test_queries(connection, refused, query):
         connection.query(query)
 
 
+def test_paths_that_pymi_does_not_make(connection, refused):
+    """Keys of associations are references; their instances are found, and have no path."""
+    association = connection.Msvm_HostedDependency()[0]
+    with refused(NO_HRESULT) as caught:
+        association.path_()
+    assert "Unsupported key type" in str(caught.value)
+    assert repr(association).startswith("<wmi._Instance")
+    feature = cim.Instance(schema.class_of("10.0.17763", "root/cimv2", "Win32_ServerFeature"),
+                           "HV1", {"ID": 20})
+    feature.is_client_side = True
+    assert feature.get_path() == "\\\\HV1\\root\\cimv2:Win32_ServerFeature.ID=20"
+    keyless = cim.Instance(schema.parse("root/test", "class A\n  string B\n")["a"], "HV1")
+    keyless.is_client_side = True
+    with pytest.raises(cim.Error, match="without key elements"):
+        keyless.get_path()
+
+
 def test_names_in_any_case(connection, system):
     assert system.elementname == "machine"
     assert connection.query("select ELEMENTNAME from msvm_computersystem where enabledSTATE=3")
@@ -247,7 +264,15 @@ def test_embedded_instances(connection, service, settings, refused):
     for text in ("", "no XML", good[:-5], good.replace("Msvm_VirtualSystem", "Msvm_No"), processor,
                  good.replace('NAME="ElementName"', 'NAME="Nothing"'),
                  good.replace(">TRUE<", ">maybe<").replace(">FALSE<", ">maybe<"),
-                 good.replace('NAME="ElementName"', 'NAME="UserSnapshotType"')):
+                 good.replace('NAME="ElementName"', 'NAME="UserSnapshotType"'),
+                 good.replace("<INSTANCE", "<CLASS").replace("</INSTANCE", "</CLASS"),
+                 good.replace('NAME="ElementName" TYPE="string"',
+                              'NAME="ElementName" TYPE="uint16"'),
+                 good.replace('NAME="ElementName" TYPE="string"', 'NAME="ElementName"'),
+                 good.replace('NAME="ElementName"', 'NAME="Notes"'),
+                 good.replace("</INSTANCE>", '<PROPERTY NAME="ElementName" TYPE="string"><VALUE>b'
+                              "</VALUE></PROPERTY></INSTANCE>")):
+        assert text != good
         with refused():
             service.ModifySystemSettings(SystemSettings=text)
     with pytest.raises(TypeError):

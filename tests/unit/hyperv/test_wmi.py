@@ -33,7 +33,8 @@ def wmi():
 
 @pytest.mark.parametrize("condition, expected", [
     ("Name = 'a'", True), ("Name = 'A'", True), ("Name <> 'a'", False), ("Number = 7", True),
-    ("Number = '7'", True), ("Number > 7", False), ("Number >= 7", True), ("Flag = True", True),
+    ("Number = '7'", True), ("Number = 07", True), ("Number > 7", False), ("Number >= 7", True),
+    ("Flag = True", True),
     ("Name LIKE '%\\\\Default'", False), ("Name LIKE '_'", True), ("Name LIKE '[a-c]'", True),
     ("Name = 'b' OR Name = 'a' AND Number = 7", True),
     ("(Name = 'b' OR Name = 'a') AND Number = 8", False), ("NOT Name = 'b'", True),
