@@ -1,9 +1,10 @@
 """How ``mi`` sessions reach a simulated computer: in this process, or behind a socket.
 
 The protocol on the Unix socket: a message is a length of four bytes (big endian) and a pickle.
-A client sends (target, method, arguments, keywords) and reads ("result", value) or ("error",
-exception); after "subscribe" it only reads events until one side closes. Only the owner may open
-the socket. What may be called: :mod:`tests.hyperv.remote_methods`.
+A client sends (target, method, arguments), with the keywords as a fourth where there are some, and
+reads ("result", value) or ("error", exception); after "subscribe" it only reads events until one
+side closes. Only the owner may open the socket. What may be called:
+:mod:`tests.hyperv.remote_methods`.
 """
 import _socket
 import collections
@@ -200,7 +201,7 @@ class Channel:
         return cls(stream)
 
     def request(self, target, method, /, *arguments, **keywords):
-        self.send((target, method, arguments, keywords))
+        self.send((target, method, arguments, *([keywords] if keywords else ())))
         kind, value = self.receive()
         if kind == "error":
             raise value

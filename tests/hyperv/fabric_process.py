@@ -13,6 +13,7 @@ import queue
 import signal
 import sys
 import threading
+import types
 
 from tests.hyperv import remote_methods
 from tests.hyperv.connection import Channel
@@ -61,17 +62,17 @@ class Server:
     def _serve(self, channel):
         try:
             while True:
-                _, method, arguments, keywords = channel.receive()
+                _, method, arguments, *keywords = channel.receive()
                 if method == "subscribe":
                     self._send_events(channel, *arguments)
                     return
-                channel.send(self._answer(method, arguments, keywords))
+                channel.send(self._answer(method, arguments, *keywords))
         except (EOFError, OSError):
             return
         finally:
             channel.close()
 
-    def _answer(self, method, arguments, keywords):
+    def _answer(self, method, arguments, keywords=types.MappingProxyType({})):
         try:
             is_plain = remote_methods.require_remote(type(self._fabric), method)
             result = getattr(self._fabric, method)(*arguments, **keywords)
