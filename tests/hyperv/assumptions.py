@@ -33,10 +33,11 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "WMI is documented to give what is selected and system properties. os-win asks such an "
      "instance for its path, which PyMI makes of the keys; whether PyMI finds the others null or "
      "missing is not documented."),
-    ("wql-literals",
+    ("wql-comparisons",
      "A text is compared with a literal in quotation marks, a number with one that is its type's, "
-     "a datetime with one in DMTF's form; else the query is invalid.",
-     "WQL is documented without a list of what it converts."),
+     "a datetime with one in DMTF's form, an array with nothing; only texts are LIKE something, "
+     "and booleans and references have no order. Else the query is invalid. Null is like nothing.",
+     "WQL is documented without a list of what it converts and compares."),
     ("event-queries-checked",
      "An event query is refused when it is subscribed: its conditions are checked as those of a "
      "query about instances, and it names the class of its TargetInstance with ISA "
@@ -45,8 +46,8 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
     ("events-by-polling",
      "No class has an event provider: a query about its instances needs WITHIN "
      "(WBEMESS_E_REGISTRATION_TOO_PRECISE), and 0.001 seconds or less is refused.",
-     "The error is documented, and 0.001 as an example of what may be refused. What providers "
-     "there are is not; os-win always polls."),
+     "The error has a name, and 0.001 is documented as an example of what may be refused. What "
+     "providers there are is not; os-win always polls."),
     ("which-are-jobs",
      "Defining, destroying, importing, changing states and changing security start a job (4096); "
      "the other methods answer 0.",

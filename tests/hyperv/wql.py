@@ -224,7 +224,7 @@ class Query(Statement):
         """Refuse names that the class has not, and what its properties are not compared with.
 
         Only texts are LIKE one and no array is compared; numbers, texts and datetimes have an
-        order; a literal is one of the property's type [assumption wql-literals].
+        order; a literal is one of the property's type [assumption wql-comparisons].
 
         :param cls: the :class:`tests.hyperv.cim.Class` after FROM
         :raises cim.Error: INVALID_QUERY
