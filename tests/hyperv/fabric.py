@@ -79,9 +79,7 @@ class Fabric:
              "shielded_vm_tools": shielded_vm_tools}, self._fabrics)
         if attestation_status is None:
             attestation_status = PASSED if guarded else INSECURE
-        # RFC 5737: addresses for documentation.
-        address = self._addresses.setdefault(
-            name.lower(), address or "198.51.100.%d" % (len(self._addresses) + 1))
+        address = self._addresses[name.lower()] = self._address_for(name.lower(), address)
         if live_migration_addresses is None:
             live_migration_addresses = [address]
         if fabric:
@@ -95,6 +93,16 @@ class Fabric:
                 added.hgs_client.add(self._fabrics[other].guardian)
         self._hosts[name.lower()] = added
         return added
+
+    def _address_for(self, name, address):
+        others = {used for other, used in self._addresses.items() if other != name}
+        if address in others:
+            raise configuration.ConfigurationError(
+                "host %r: address: %s is another host's" % (name, address))
+        # RFC 5737: addresses for documentation.
+        numbered = ("198.51.100.%d" % number for number in range(1, 255))
+        return address or self._addresses.get(name) or next(
+            free for free in numbered if free not in others)
 
     def add_cluster(self, name, nodes):
         """Make a failover cluster of hosts.

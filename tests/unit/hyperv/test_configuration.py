@@ -63,6 +63,8 @@ def test_a_full_configuration(tmp_path):
     (config({"live_migration_addresses": ["here"]}), ["an IP address"]),
     ({"hosts": [{"name": name, "address": "198.51.100.9"} for name in ("HV1", "HV2")]},
      ["'198.51.100.9' is there twice"]),
+    ({"hosts": [{"name": "HV1"}, {"name": "HV2", "address": "198.51.100.1"}]},
+     ["'hv2'", "198.51.100.1 is another host's"]),
     (config(storage="/tmp/x"), ["storage", "%COMPUTERNAME%"]), (config(storage=1), ["storage"]),
     (config(clusters=[{"name": "CL1", "nodes": ["HV3"]}]), ["no host 'HV3'", "HV1, HV2"]),
     (config(clusters=[{"name": "CL1", "nodes": []}]), ["a cluster has a node"]),
@@ -92,6 +94,17 @@ def test_a_host_and_a_cluster_that_are_added_are_checked():
             made.add_cluster("CL2", wrong)
     made.add_host("HV3", fabric="east")
     made.add_cluster("CL2", ["HV2", "HV3"])
+
+
+def test_addresses():
+    made = Fabric({"hosts": [{"name": "HV1", "address": "198.51.100.2"}, {"name": "HV2"},
+                             {"name": "HV3"}]})
+    assert [made.address("HV%d" % number) for number in (1, 2, 3)] == [
+        "198.51.100.2", "198.51.100.1", "198.51.100.3"]
+    made.add_host("HV1")
+    assert made.address("HV1") == "198.51.100.2"
+    made.add_host("HV1", address="198.51.100.7")
+    assert made.address("HV1") == "198.51.100.7"
 
 
 def test_every_key_of_a_host_has_its_check():
