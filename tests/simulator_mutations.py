@@ -12,6 +12,7 @@ _ATTESTATION = "tests/unit/hyperv/test_attestation.py::"
 _JOBS = "tests/unit/hyperv/test_jobs.py::"
 _MIGRATION = "tests/unit/hyperv/test_live_migration.py::"
 _PROTECTORS = "tests/unit/hyperv/test_key_protectors.py::"
+_QUERIES = "tests/unit/hyperv/test_queries.py::"
 _SECURITY = "tests/unit/hyperv/test_security_settings.py::"
 _VTPM = "tests/unit/hyperv/test_vtpm.py::"
 _EACH_START = _VTPM + "test_each_start_rolls_the_transport_key_and_keeps_the_tpm"
@@ -114,4 +115,25 @@ known = GuardedFabric.__dict__.get("_known")
         "self._end(job, EXCEPTION, ErrorCode=failure.code, ",
         "self._end(job, DONE, ErrorCode=failure.code, ",
         (_JOBS + "test_a_job_fails_before_or_after_its_work",)),
+    Mutation(
+        "not selected and there",
+        "A query gives what it did not select: code that forgets to select seems right.",
+        "wql.py",
+        "instance.projected(self.fields) if self.fields else instance.clone()",
+        "instance.clone()",
+        (_QUERIES + "test_what_is_not_selected_is_null",)),
+    Mutation(
+        "events of any kind",
+        "A listener hears of what it did not ask for: one for the wrong event seems right.",
+        "event_query.py",
+        "kind in self._kinds and ",
+        "",
+        (_QUERIES + "test_only_events_that_fit_arrive",)),
+    Mutation(
+        "misspelled configuration",
+        "An unknown key is ignored: a test of a host that is not guarded runs on one that is.",
+        "configuration.py",
+        "    if unknown:",
+        "    if not known:",
+        ("tests/unit/hyperv/test_configuration.py::test_what_is_refused",)),
 )

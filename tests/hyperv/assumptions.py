@@ -27,6 +27,27 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
     ("events-at-once",
      "Events come at once, not at the next poll of the query's WITHIN interval.",
      "Tests would wait for up to a minute for nothing."),
+    ("not-selected",
+     "An instance of which a query selects some properties has these and its keys; the others are "
+     "null.",
+     "WMI is documented to give what is selected and system properties. os-win asks such an "
+     "instance for its path, which PyMI makes of the keys; whether PyMI finds the others null or "
+     "missing is not documented."),
+    ("wql-comparisons",
+     "A text is compared with a literal in quotation marks, a number with one that is its type's, "
+     "a datetime with one in DMTF's form, an array with nothing; only texts are LIKE something, "
+     "and booleans and references have no order. Else the query is invalid. Null is like nothing.",
+     "WQL is documented without a list of what it converts and compares."),
+    ("event-queries-checked",
+     "An event query is refused when it is subscribed: its conditions are checked as those of a "
+     "query about instances, and it names the class of its TargetInstance with ISA "
+     "(WBEMESS_E_REGISTRATION_TOO_BROAD).",
+     "The errors are documented, not which fault gives which. PyMI may tell at the first wait."),
+    ("events-by-polling",
+     "No class has an event provider: a query about its instances needs WITHIN "
+     "(WBEMESS_E_REGISTRATION_TOO_PRECISE), and 0.001 seconds or less is refused.",
+     "The error has a name, and 0.001 is documented as an example of what may be refused. What "
+     "providers there are is not; os-win always polls."),
     ("which-are-jobs",
      "Defining, destroying, importing, changing states and changing security start a job (4096); "
      "the other methods answer 0.",

@@ -82,6 +82,40 @@ AREAS["WMI"] = _rows(
     ("Conditions compare as WQL does, texts in any case.",
      "Microsoft Learn, WQL (SQL for WMI), LIKE Operator",
      "tests/unit/hyperv/test_wmi.py::test_conditions"),
+    ("WITHIN is for events.",
+     "Microsoft Learn, WITHIN Clause",
+     "tests/unit/hyperv/test_refusals.py::test_queries"),
+    ("A comparison that the type of the property does not have makes a query invalid.",
+     "assumed: wql-comparisons",
+     "tests/unit/hyperv/test_queries.py::test_literals"),
+    ("ASSOCIATORS OF, REFERENCES OF, schema queries and what else the simulated WQL lacks are "
+     "refused as invalid, never ignored.",
+     "Microsoft Learn, WMI Error Constants (WBEM_E_INVALID_QUERY)",
+     "tests/unit/hyperv/test_queries.py::test_what_is_not_simulated_is_refused"),
+    ("A query gives the properties that it selects, and the keys; all else is null.",
+     "assumed: not-selected",
+     "tests/unit/hyperv/test_queries.py::test_what_is_not_selected_is_null"),
+    ("os-win's own selections have what it reads of them.",
+     "os-win, vmutils.py (list_instance_notes), hostutils.py (get_numa_nodes, get_cpus_info)",
+     "tests/unit/hyperv/test_queries.py::test_os_wins_selections"),
+    ("An event query with an unknown class, a class that is none of events, an unknown property "
+     "or a wrong literal is refused.",
+     "assumed: event-queries-checked",
+     "tests/unit/hyperv/test_queries.py::test_event_queries_that_are_refused"),
+    ("An event query about instances needs WITHIN, and not too short an interval.",
+     "assumed: events-by-polling",
+     "tests/unit/hyperv/test_queries.py::test_event_queries_that_are_refused"),
+    ("Instances that are made, changed and removed are events for those whose query they fit.",
+     "Microsoft Learn, __InstanceCreationEvent class and its kin, ISA Operator for Event Queries",
+     "tests/unit/hyperv/test_queries.py::test_only_events_that_fit_arrive"),
+    ("An event has the instances that its query selects; one without TargetInstance is lost.",
+     "Microsoft Learn, SELECT Statement for Event Queries; PyMI 1.0.9, wmi/__init__.py "
+     "(_indication_result), PyMI/Utils.cpp (CallPythonCallback)",
+     "tests/unit/hyperv/test_queries.py::test_what_an_event_holds"),
+    ("os-win's listeners for power states and for failovers hear what they wait for.",
+     "os-win, vmutils.py (get_vm_power_state_change_listener), clusterutils.py "
+     "(_get_failover_watcher)",
+     "tests/unit/hyperv/test_queries.py::test_os_wins_power_state_listener"),
     ("Events come at once.",
      "assumed: events-at-once",
      "tests/functional/test_stock_hyperv_driver.py::test_life_in_one_process"),
@@ -101,6 +135,9 @@ AREAS["WMI"] = _rows(
      "refused.",
      "Microsoft Learn, ModifySystemSettings; WMI Error Constants",
      "tests/unit/hyperv/test_refusals.py::test_embedded_instances"),
+    ("An instance whose keys are references, such as an association, has no path.",
+     "PyMI 1.0.9, MI/MI++.cpp (Instance::GetPath)",
+     "tests/unit/hyperv/test_refusals.py::test_paths_that_pymi_does_not_make"),
     ("Instances of Hyper-V are not put, made or deleted but changed by methods.",
      "Microsoft Learn, Hyper-V WMI provider (V2), Msvm_VirtualSystemManagementService",
      "tests/unit/hyperv/test_refusals.py::test_stored_instances_change_by_methods_alone"),
@@ -983,7 +1020,17 @@ AREAS["Provisioning of shielded virtual machines"] = _rows(
 
 _SEVERAL = "tests/unit/hyperv/test_several_hosts.py::"
 _STORAGE = "tests/unit/hyperv/test_storage.py::StorageTest::"
+_CLIENT = "tests/unit/hyperv/test_fabric_client.py::"
+_CONFIGURATION = "tests/unit/hyperv/test_configuration.py::"
 AREAS["Several hosts"] = _rows(
+    ("A key that the configuration does not know, and a value that is none for its key, is "
+     "refused before a host is made, with the key's place and what there could be.",
+     "this package: configuration.py", _CONFIGURATION + "test_what_is_refused"),
+    ("Tests call the same methods of a fabric in this process and behind a socket.",
+     "this package: remote_methods.py",
+     _CLIENT + "test_the_client_has_the_methods_of_the_fabric"),
+    ("Behind the socket an unknown method is refused, and what is more than data.",
+     "this package: remote_methods.py", _CLIENT + "test_unknown_methods_are_refused"),
     ("A path on a host's local disk has the same name on every host and is another file there.",
      "Microsoft Learn, \"Set up hosts for live migration without Failover Clustering\": the "
      "virtual machine's files keep their paths on the destination",

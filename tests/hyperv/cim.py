@@ -39,7 +39,9 @@ RESULTS = {
     "INVALID_CLASS": (5, 0x80041010), "NOT_FOUND": (6, 0x80041002),
     "NOT_SUPPORTED": (7, 0x8004100C), "ALREADY_EXISTS": (11, 0x80041019),
     "NO_SUCH_PROPERTY": (12, 0x80041002), "TYPE_MISMATCH": (13, 0x80041005),
-    "INVALID_QUERY": (15, 0x80041017), "METHOD_NOT_AVAILABLE": (16, 0x8004102D),
+    "INVALID_QUERY": (15, 0x80041017), "NOT_EVENT_CLASS": (1, 0x80041059),
+    "REGISTRATION_TOO_BROAD": (1, 0x80042001), "REGISTRATION_TOO_PRECISE": (1, 0x80042002),
+    "METHOD_NOT_AVAILABLE": (16, 0x8004102D),
     "METHOD_NOT_FOUND": (17, 0x8004102E)}
 
 
@@ -343,12 +345,26 @@ class Instance:
         return any(name.lower() == class_name.lower() for name in self.cls.lineage)
 
     def get_path(self):
-        """The object path; "" for an instance that is not stored, an embedded one for example."""
-        if not self.server or not self.cls.keys:
+        """The object path; "" for an instance that is not stored, an embedded one for example.
+
+        :raises Error: PyMI makes no path of keys that are neither texts nor integers, as those of
+            associations, nor of an instance without keys (MI/MI++.cpp, Instance::GetPath)
+        """
+        if not self.server:
             return ""
+        if self.is_client_side:
+            self._check_path()
         return "\\\\%s\\%s:%s.%s" % (
             self.server, self.cls.namespace.replace("/", "\\"), self.cls.name,
-            ",".join('%s="%s"' % (key, _escaped(self.values[key])) for key in self.cls.keys))
+            ",".join("%s=%s" % (key, _key_text(self.values[key])) for key in self.cls.keys))
+
+    def _check_path(self):
+        if not self.cls.keys:
+            raise Error({"message": "Cannot get path of an instance without key elements"})
+        for key in self.cls.keys:
+            cim_type = self.types[key]
+            if cim_type.kind != "string" and cim_type.kind not in _INTEGER_RANGES:
+                raise Error({"message": "Unsupported key type in path generation"})
 
     def key(self):
         """What tells it from every other instance of its namespace."""
@@ -360,6 +376,17 @@ class Instance:
         keys_only = Instance(self.cls, self.server)
         keys_only.values.update({key: self.values[key] for key in self.cls.keys})
         return keys_only
+
+    def projected(self, names):
+        """A copy in which all but these properties and the keys is null.
+
+        :param names: of properties, in any case
+        """
+        copy, wanted = self.clone(), {name.lower() for name in (*names, *self.cls.keys)}
+        for name in copy.values:
+            if name.lower() not in wanted:
+                copy.values[name] = None
+        return copy
 
     def clone(self):
         copy = Instance.__new__(Instance)
@@ -393,5 +420,7 @@ def _plain(value):
     return value.get_path() if isinstance(value, Instance) else str(value)
 
 
-def _escaped(value):
-    return _plain(value).replace("\\", "\\\\").replace('"', '\\"')
+def _key_text(value):
+    if isinstance(value, int):
+        return str(value)
+    return '"%s"' % _plain(value).replace("\\", "\\\\").replace('"', '\\"')

@@ -1,8 +1,10 @@
 """How ``mi`` sessions reach a simulated computer: in this process, or behind a socket.
 
 The protocol on the Unix socket: a message is a length of four bytes (big endian) and a pickle.
-A client sends (target, method, arguments) and reads ("result", value) or ("error", exception);
-after "subscribe" it only reads events until one side closes. Only the owner may open the socket.
+A client sends (target, method, arguments), with the keywords as a fourth where there are some, and
+reads ("result", value) or ("error", exception); after "subscribe" it only reads events until one
+side closes. Only the owner may open the socket. What may be called:
+:mod:`tests.hyperv.remote_methods`.
 """
 import _socket
 import collections
@@ -154,7 +156,7 @@ class Channels:
         self._path, self._process = socket_path, os.getpid()
         self._idle = collections.deque()
 
-    def call(self, target, method, *arguments):
+    def call(self, target, method, /, *arguments, **keywords):
         """Call a method behind the socket.
 
         :raises Exception: what the method raised there
@@ -167,7 +169,7 @@ class Channels:
         except IndexError:
             channel = Channel.connect(self._path)
         try:
-            answer = channel.request(target, method, *arguments)
+            answer = channel.request(target, method, *arguments, **keywords)
         except EOFError:
             channel.close()
             raise cim.error("FAILED", "The RPC server is unavailable.") from None
@@ -198,8 +200,8 @@ class Channel:
             raise ConnectionError("no simulated host answers at %s: %s" % (path, fault)) from None
         return cls(stream)
 
-    def request(self, target, method, *arguments):
-        self.send((target, method, arguments))
+    def request(self, target, method, /, *arguments, **keywords):
+        self.send((target, method, arguments, *([keywords] if keywords else ())))
         kind, value = self.receive()
         if kind == "error":
             raise value

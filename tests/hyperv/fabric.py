@@ -1,17 +1,20 @@
 """Several simulated hosts and their guarded fabrics, and what tests ask about them.
 
 :class:`Fabric` is the whole simulation in one object. Its methods below "Asking and changing"
-are those of :class:`tests.hyperv.fabric_client.FabricClient` too: they take and give plain values.
+are those of :class:`tests.hyperv.fabric_client.FabricClient` too: they take and give plain values,
+which :mod:`tests.hyperv.remote_methods` checks. A new public method is one of them, if it is not
+named there as another.
 """
 import functools
 
-from tests.hyperv import cim, guest_state, host, key_protector, native
+from tests.hyperv import cim, configuration, guest_state, host, key_protector, native
 from tests.hyperv.attestation import INSECURE, MODES, PASSED, HostHealth
 from tests.hyperv.clock import Clock
 from tests.hyperv.cluster_error import ClusterError
 from tests.hyperv.cluster_view import ClusterView
 from tests.hyperv.failover_cluster import CLUSTER_CALLS, FailoverCluster
 from tests.hyperv.guarded_fabric import GuardedFabric
+from tests.hyperv.repository import REPOSITORY_CALLS
 from tests.hyperv.storage import Storage
 
 
@@ -37,11 +40,13 @@ class Fabric:
         is installed, which brings root/msps. ``storage``: the template of
         :class:`tests.hyperv.storage.Storage`. ``clusters``: [{"name", "nodes"}], see
         :meth:`add_cluster`.
+    :raises tests.hyperv.configuration.ConfigurationError: an unknown key, or a value that is none
     :ivar clock: the :class:`tests.hyperv.clock.Clock` of all its parts
     :ivar storage: the hosts' disks, a :class:`tests.hyperv.storage.Storage`
     """
 
     def __init__(self, config):
+        configuration.check(config, self.add_host)
         self._lock = native.module("threading").RLock()
         self.clock = Clock()
         self._fabrics, self._hosts, self._addresses = {}, {}, {}
@@ -62,13 +67,19 @@ class Fabric:
 
         Parameters: see the class.
 
-        :raises KeyError: a fabric that is not in the configuration
+        :raises tests.hyperv.configuration.ConfigurationError: a value that is none, such as a
+            fabric that is not in the configuration
         """
+        configuration.check_host(
+            {"name": name, "version": version, "fabric": fabric, "guarded": guarded,
+             "attestation_status": attestation_status, "guardians": guardians,
+             "processors": processors, "memory_mb": memory_mb, "address": address,
+             "live_migration": live_migration,
+             "live_migration_addresses": live_migration_addresses,
+             "shielded_vm_tools": shielded_vm_tools}, self._fabrics)
         if attestation_status is None:
             attestation_status = PASSED if guarded else INSECURE
-        # RFC 5737: addresses for documentation.
-        address = self._addresses.setdefault(
-            name.lower(), address or "198.51.100.%d" % (len(self._addresses) + 1))
+        address = self._addresses[name.lower()] = self._address_for(name.lower(), address)
         if live_migration_addresses is None:
             live_migration_addresses = [address]
         if fabric:
@@ -83,16 +94,28 @@ class Fabric:
         self._hosts[name.lower()] = added
         return added
 
+    def _address_for(self, name, address):
+        others = {used for other, used in self._addresses.items() if other != name}
+        if address in others:
+            raise configuration.ConfigurationError(
+                "host %r: address: %s is another host's" % (name, address))
+        # RFC 5737: addresses for documentation.
+        numbered = ("198.51.100.%d" % number for number in range(1, 255))
+        return address or self._addresses.get(name) or next(
+            free for free in numbered if free not in others)
+
     def add_cluster(self, name, nodes):
         """Make a failover cluster of hosts.
 
         :param name: of the cluster
         :param nodes: names of hosts, in the order in which a failover tries them
-        :raises ValueError: a host is in a cluster already
+        :raises tests.hyperv.configuration.ConfigurationError: a value that is none, or a host
+            that is in a cluster already
         """
+        configuration.check_cluster({"name": name, "nodes": nodes}, self._hosts)
         hosts = [self.host(node) for node in nodes]
         if any(self._cluster_of(member) for member in hosts):
-            raise ValueError("a host is in another cluster: %s" % nodes)
+            raise configuration.ConfigurationError("a host is in another cluster: %s" % nodes)
         added = FailoverCluster(name, hosts, self._lock, self.clock.now)
         for member in added.members:
             ClusterView(added, member)
@@ -131,7 +154,12 @@ class Fabric:
 
     @_locked
     def call_repository(self, host_name, method, *arguments):
-        """What ``mi`` sessions call: a method of the host's repository."""
+        """What ``mi`` sessions call: a method of the host's repository.
+
+        :param method: one of :data:`tests.hyperv.repository.REPOSITORY_CALLS`
+        """
+        if method not in REPOSITORY_CALLS:
+            raise AttributeError(method)
         self.require_host(host_name)
         return getattr(self.host(host_name).repository, method)(*arguments)
 

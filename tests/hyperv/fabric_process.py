@@ -8,11 +8,14 @@ import _socket
 import argparse
 import json
 import os
+import pickle
 import queue
 import signal
 import sys
 import threading
+import types
 
+from tests.hyperv import remote_methods
 from tests.hyperv.connection import Channel
 from tests.hyperv.fabric import Fabric
 
@@ -59,25 +62,25 @@ class Server:
     def _serve(self, channel):
         try:
             while True:
-                _, method, arguments = channel.receive()
+                _, method, arguments, *keywords = channel.receive()
                 if method == "subscribe":
                     self._send_events(channel, *arguments)
                     return
-                channel.send(self._answer(method, arguments))
+                channel.send(self._answer(method, arguments, *keywords))
         except (EOFError, OSError):
             return
         finally:
             channel.close()
 
-    def _answer(self, method, arguments):
+    def _answer(self, method, arguments, keywords=types.MappingProxyType({})):
         try:
-            if method.startswith("_"):
-                raise AttributeError(method)
-            keywords = arguments[-1] if method in _WITH_KEYWORDS else {}
-            plain = arguments[:-1] if method in _WITH_KEYWORDS else arguments
-            return "result", getattr(self._fabric, method)(*plain, **keywords)
+            is_plain = remote_methods.require_remote(type(self._fabric), method)
+            result = getattr(self._fabric, method)(*arguments, **keywords)
+            if is_plain:
+                remote_methods.check_plain(method, result)
+            return "result", result
         except Exception as fault:  # noqa: BLE001 - every error belongs to the caller
-            return "error", fault
+            return "error", _whole(fault)
 
     def _send_events(self, channel, host_name, namespace, text):
         events = queue.SimpleQueue()
@@ -86,7 +89,7 @@ class Server:
                 host_name, "subscribe", namespace, text,
                 lambda instance, before: events.put((instance, before)))
         except Exception as fault:  # noqa: BLE001 - every error belongs to the caller
-            channel.send(("error", fault))
+            channel.send(("error", _whole(fault)))
             return
         channel.send(("result", None))
         # The client sends nothing more: the reader notices that it is gone.
@@ -101,7 +104,13 @@ class Server:
             cancel()
 
 
-_WITH_KEYWORDS = {"add_fault", "add_delay", "set_host_health"}
+def _whole(fault):
+    """The error, if the caller can read it from a pickle, or one that says the same."""
+    try:
+        pickle.loads(pickle.dumps(fault))
+    except Exception:  # noqa: BLE001 - whatever the error's own class makes of it
+        return RuntimeError("%s: %s" % (type(fault).__name__, fault))
+    return fault
 
 
 def _wait_for_end(channel, events):

@@ -5,6 +5,7 @@ the methods of :class:`tests.hyperv.connection.LocalComputer`, in this process o
 
 Source: PyMI 1.0.9, ``PyMI/PyMI.cpp`` and the calls of ``wmi/__init__.py``.
 """
+import traceback
 import types
 import xml.etree.ElementTree as ElementTree
 
@@ -161,11 +162,20 @@ class Subscription:
         self._cancel = computer.subscribe(ns, query, self._deliver, self._ended)
 
     def _deliver(self, instance, previous):
+        """Give the callback an event that holds what is not None.
+
+        What the callback raises (wmi's does without a TargetInstance) is printed and forgotten:
+        PyMI/Utils.cpp, CallPythonCallback.
+        """
         event = cim.Instance(None)
-        event.add_element("TargetInstance", cim.CimType("instance"), instance)
-        event.add_element("PreviousInstance", cim.CimType("instance"), previous)
+        for name, value in (("TargetInstance", instance), ("PreviousInstance", previous)):
+            if value is not None:
+                event.add_element(name, cim.CimType("instance"), value)
         event.is_client_side = True
-        self._callback(event, None, None, True, 0, None, None)
+        try:
+            self._callback(event, None, None, True, 0, None, None)
+        except Exception:  # noqa: BLE001 - see above
+            traceback.print_exc()
 
     def _ended(self):
         if self._open:

@@ -6,8 +6,13 @@ import xml.etree.ElementTree as ElementTree
 
 from tests.hyperv import cim, schema, wql
 from tests.hyperv.clock import Clock
+from tests.hyperv.event_query import CREATION, DELETION, MODIFICATION, EventQuery
 
 _HYPERV = "root/virtualization/v2"
+# The methods that clients may call from another machine.
+REPOSITORY_CALLS = frozenset((
+    "find_class", "query", "associators", "get", "invoke", "modify", "subscribe"))
+
 _BOOLEANS = {"true": True, "false": False}
 
 # What is taken for a reference parameter beside its declared class: os-win gives the system of a
@@ -76,11 +81,21 @@ class Repository:
         return instance
 
     def store(self, instance):
+        """Store an instance, in the place of that with the same keys."""
         instance.server = self.computer_name
-        self._instances[_normal(instance.cls.namespace)][instance.key()] = instance
+        stored, key = self._instances[_normal(instance.cls.namespace)], instance.key()
+        before = stored.get(key)
+        stored[key] = instance
+        if before is None:
+            self._tell(CREATION, instance, None)
+        elif before is not instance and before.values != instance.values:
+            self._tell(MODIFICATION, instance, before)
 
     def remove(self, instance):
-        self._instances[_normal(instance.cls.namespace)].pop(instance.key(), None)
+        """Remove the stored instance with the keys of this one, if there is one."""
+        removed = self._instances[_normal(instance.cls.namespace)].pop(instance.key(), None)
+        if removed is not None:
+            self._tell(DELETION, removed, None)
 
     # Reading it.
 
@@ -113,13 +128,14 @@ class Repository:
         return found
 
     def query(self, namespace, text):
-        """Copies of the instances a WQL query selects.
+        """Copies of the instances a WQL query selects, with the properties that it selects.
 
         :raises cim.Error: INVALID_QUERY, INVALID_CLASS, INVALID_NAMESPACE
         """
         query = wql.Query(text)
         query.check(self.find_class(namespace, query.class_name))
-        return [instance.clone() for instance in self.instances(namespace, query.class_name)
+        return [query.selected(instance)
+                for instance in self.instances(namespace, query.class_name)
                 if query.matches(instance)]
 
     def get(self, instance):
@@ -240,7 +256,7 @@ class Repository:
         raise cim.error("METHOD_NOT_AVAILABLE", "%s.%s is not simulated" % (cls.name, method))
 
     def embedded(self, namespace, text, class_name):
-        """The instance written in a text, as ``GetText_(1)`` gives it.
+        """The instance written in a text, as ``GetText_(1)`` gives it (DMTF DSP0201).
 
         :raises cim.Error: INVALID_PARAMETER, TYPE_MISMATCH, NO_SUCH_PROPERTY
         """
@@ -249,12 +265,20 @@ class Repository:
             cls = self.find_class(namespace, root.get("CLASSNAME") or "")
         except ElementTree.ParseError as fault:
             raise cim.error("INVALID_PARAMETER", "not an instance: %s" % fault) from None
+        if root.tag != "INSTANCE":
+            raise cim.error("INVALID_PARAMETER", "not an instance: %s" % root.tag)
         if class_name not in cls.lineage:
             raise cim.error("TYPE_MISMATCH", "%s is not a %s" % (cls.name, class_name))
-        instance = cim.Instance(cls)
+        instance, seen = cim.Instance(cls), set()
         for element in root:
             name = instance.name_of(element.get("NAME") or "")
             cim_type = instance.types[name]
+            if name in seen:
+                raise cim.error("INVALID_PARAMETER", "%s is there twice" % name)
+            seen.add(name)
+            if ((element.tag, element.get("TYPE"))
+                    != ("PROPERTY.ARRAY" if cim_type.is_array else "PROPERTY", cim_type.kind)):
+                raise cim.error("TYPE_MISMATCH", "%s of %s is a %s" % (name, cls.name, cim_type))
             values = [value.text or "" for value in element.iter("VALUE")]
             if len(values) != 1 and not cim_type.is_array and list(element):
                 raise cim.error("INVALID_PARAMETER", "%s has %d values" % (name, len(values)))
@@ -270,13 +294,13 @@ class Repository:
     # Events.
 
     def subscribe(self, namespace, text, deliver):
-        """Deliver changes that an event query selects until the result's function is called.
+        """Deliver the events that a query selects until the result's function is called.
 
-        :param deliver: called with (instance after, instance before); must not block
+        :param deliver: called with (TargetInstance, PreviousInstance), None for what the event
+            has not or the query did not select; must not block
+        :raises cim.Error: see :class:`tests.hyperv.event_query.EventQuery`
         """
-        query = wql.Query(text)
-        query.check_event(self.find_class(namespace, query.target_class() or ""))
-        entry = (query, deliver)
+        entry = (EventQuery(text, functools.partial(self.find_class, namespace)), deliver)
         self._subscriptions.append(entry)
 
         def cancel():
@@ -294,15 +318,16 @@ class Repository:
             self._is_silent = False
 
     def changed(self, instance, before):
-        """Tell the subscribers that an instance is not what it was.
+        """Tell the subscribers that an instance is not what it was."""
+        self._tell(MODIFICATION, instance, before)
 
-        Events come at once, not after the query's WITHIN interval [assumption events-at-once].
-        """
+    def _tell(self, kind, instance, before):
+        """Events come at once, not after WITHIN's interval [assumption events-at-once]."""
         if self._is_silent:
             return
         for query, deliver in list(self._subscriptions):
-            if instance.is_a(query.target_class()) and query.matches(instance, before):
-                deliver(instance.clone(), before)
+            if query.fits(kind, instance, before):
+                deliver(*query.selected(instance, before))
 
 
 class CallLog:

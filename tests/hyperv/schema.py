@@ -73,7 +73,7 @@ def parse(namespace, text, version=(99,), windows_version=None):
     :param version: leave out the classes that are newer than this
     :param windows_version: for a table of this package: the version it is read for
     :returns: {class name in lower case: :class:`cim.Class`}
-    :raises ValueError: a line that the notation does not know
+    :raises ValueError: a line that the notation does not know, or what is declared twice
     """
     # PyMI reads the class __provider of every namespace when it connects (wmi/__init__.py, WMI).
     def origin(name):
@@ -89,6 +89,8 @@ def parse(namespace, text, version=(99,), windows_version=None):
         head, *lines = [line.strip() for line in block.splitlines() if line.strip()]
         name, _, parent = head.partition(" : ")
         declared = _Block(name, lines)
+        if name.lower() in classes:
+            raise ValueError("%s: %s is there twice" % (namespace, name))
         if version >= declared.since:
             classes[name.lower()] = cim.Class(
                 namespace, name, classes[parent.lower()] if parent else None,
@@ -117,7 +119,7 @@ class _Block:
                 all_static = True
             else:
                 for name in rest.split():
-                    self.properties[name] = cim.CimType(word)
+                    self._add(class_name, self.properties, name, cim.CimType(word))
         if all_static:
             self.static_methods = list(self.methods)
 
@@ -125,9 +127,14 @@ class _Block:
         match = re.fullmatch(r"(\w+)\((.*)\)", text)
         if not match:
             raise ValueError("%s: %s" % (class_name, text))
-        self.methods[match.group(1)] = [
-            _parameter(piece) for piece in match.group(2).split(", ") if piece]
+        self._add(class_name, self.methods, match.group(1), [
+            _parameter(piece) for piece in match.group(2).split(", ") if piece])
         return match.group(1)
+
+    def _add(self, class_name, members, name, declared):
+        if name.lower() in {member.lower() for member in (*self.properties, *self.methods)}:
+            raise ValueError("%s: %s is there twice" % (class_name, name))
+        members[name] = declared
 
 
 def _parameter(piece):

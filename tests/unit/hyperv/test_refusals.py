@@ -116,6 +116,11 @@ def test_names_that_there_are_not(wmi, connection, system, refused):
     "SELECT * FROM Msvm_ComputerSystem WHERE EnabledState=True",
     "SELECT * FROM Msvm_ComputerSystem WHERE ElementName=machine",
     "SELECT * FROM Msvm_ComputerSystem WHERE ElementName ~ 'a'",
+    "SELECT * FROM Msvm_ComputerSystem WHERE EnabledState LIKE '2'",
+    "SELECT * FROM Msvm_ComputerSystem WHERE OperationalStatus = 2",
+    "SELECT * FROM Msvm_ComputerSystem WHERE StatusDescriptions = 'OK'",
+    "SELECT * FROM Msvm_ComputerSystem WITHIN 2",
+    "SELECT * FROM Msvm_VirtualSystemSettingData WHERE SecureBootEnabled > false",
     "SELECT * FROM Msvm_ComputerSystem WHERE", "UPDATE Msvm_ComputerSystem SET EnabledState=2"])
 def test_queries(connection, refused, query):
     """Refused although no instance is looked at: this host has no machine."""
@@ -123,12 +128,21 @@ def test_queries(connection, refused, query):
         connection.query(query)
 
 
-def test_event_queries(connection, refused):
-    for condition in ("TargetInstance.Nothing = 1", "Nothing.EnabledState = 2"):
-        with refused(0x80041017):
-            connection.Msvm_ComputerSystem.watch_for(raw_wql=(
-                "SELECT * FROM __InstanceModificationEvent WITHIN 1 WHERE "
-                "TargetInstance ISA 'Msvm_ComputerSystem' AND " + condition))
+def test_paths_that_pymi_does_not_make(connection, refused):
+    """Keys of associations are references; their instances are found, and have no path."""
+    association = connection.Msvm_HostedDependency()[0]
+    with refused(NO_HRESULT) as caught:
+        association.path_()
+    assert "Unsupported key type" in str(caught.value)
+    assert repr(association).startswith("<wmi._Instance")
+    feature = cim.Instance(schema.class_of("10.0.17763", "root/cimv2", "Win32_ServerFeature"),
+                           "HV1", {"ID": 20})
+    feature.is_client_side = True
+    assert feature.get_path() == "\\\\HV1\\root\\cimv2:Win32_ServerFeature.ID=20"
+    keyless = cim.Instance(schema.parse("root/test", "class A\n  string B\n")["a"], "HV1")
+    keyless.is_client_side = True
+    with pytest.raises(cim.Error, match="without key elements"):
+        keyless.get_path()
 
 
 def test_names_in_any_case(connection, system):
@@ -250,7 +264,15 @@ def test_embedded_instances(connection, service, settings, refused):
     for text in ("", "no XML", good[:-5], good.replace("Msvm_VirtualSystem", "Msvm_No"), processor,
                  good.replace('NAME="ElementName"', 'NAME="Nothing"'),
                  good.replace(">TRUE<", ">maybe<").replace(">FALSE<", ">maybe<"),
-                 good.replace('NAME="ElementName"', 'NAME="UserSnapshotType"')):
+                 good.replace('NAME="ElementName"', 'NAME="UserSnapshotType"'),
+                 good.replace("<INSTANCE", "<CLASS").replace("</INSTANCE", "</CLASS"),
+                 good.replace('NAME="ElementName" TYPE="string"',
+                              'NAME="ElementName" TYPE="uint16"'),
+                 good.replace('NAME="ElementName" TYPE="string"', 'NAME="ElementName"'),
+                 good.replace('NAME="ElementName"', 'NAME="Notes"'),
+                 good.replace("</INSTANCE>", '<PROPERTY NAME="ElementName" TYPE="string"><VALUE>b'
+                              "</VALUE></PROPERTY></INSTANCE>")):
+        assert text != good
         with refused():
             service.ModifySystemSettings(SystemSettings=text)
     with pytest.raises(TypeError):

@@ -215,6 +215,15 @@ def test_the_tables_hold_together(version):
                     assert cim_type.of in UNDECLARED, cim_type.of
 
 
+@pytest.mark.parametrize("text", [
+    "class A\n  string B\nclass a\n  string C\n", "class A\n  string B C\n  uint8 b\n",
+    "class A\n  method Do()\n  method do(in string X)\n", "class A\n  string Do\n  method Do()\n",
+    "class A\n  method Do(of string X)\n", "class A\n  method Do\n"])
+def test_tables_that_are_wrong(text):
+    with pytest.raises(ValueError):
+        schema.parse("root/test", text)
+
+
 # Classes that declared members speak of and no driver meets.
 UNDECLARED = {
     "Msvm_CompatibilityVector", "Msvm_SystemComponentSettingData",

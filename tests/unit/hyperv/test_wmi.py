@@ -12,7 +12,7 @@ V2 = "//./root/virtualization/v2"
 TABLE = schema.parse("root/test", """
 class Thing
   key Name
-  string Name
+  string Name Text
   uint16 Number
   uint8[] Bytes
   boolean Flag
@@ -33,11 +33,15 @@ def wmi():
 
 @pytest.mark.parametrize("condition, expected", [
     ("Name = 'a'", True), ("Name = 'A'", True), ("Name <> 'a'", False), ("Number = 7", True),
-    ("Number = '7'", True), ("Number > 7", False), ("Number >= 7", True), ("Flag = True", True),
+    ("Number = '7'", True), ("Number = 07", True), ("Number > 7", False), ("Number >= 7", True),
+    ("Flag = True", True),
     ("Name LIKE '%\\\\Default'", False), ("Name LIKE '_'", True), ("Name LIKE '[a-c]'", True),
     ("Name = 'b' OR Name = 'a' AND Number = 7", True),
     ("(Name = 'b' OR Name = 'a') AND Number = 8", False), ("NOT Name = 'b'", True),
-    ("Bytes IS NULL", True), ("Name IS NOT NULL", True),
+    ("Flag IS NULL", False), ("Name IS NOT NULL", True), ("Text LIKE '%'", False),
+    ("Text IS NULL", True), ("Name LIKE '[^b]'", True),
+    ("__RELPATH = 'Thing.Name=\"a\"'", True), ("__SERVER = 'HV1'", True),
+    ("__NAMESPACE = 'root\\\\test'", True), ("__CLASS = 'Thing'", True),
     ("__PATH = '\\\\\\\\HV1\\\\root\\\\test:Thing.Name=\"a\"'", True)])
 def test_conditions(condition, expected):
     query = wql.Query("SELECT * FROM Thing WHERE " + condition)
@@ -47,6 +51,7 @@ def test_conditions(condition, expected):
 @pytest.mark.parametrize("text", [
     "SELECT", "SELECT * Thing", "SELECT * FROM Thing WHERE",
     "SELECT * FROM Thing WHERE (Name = 'a'", "SELECT * FROM Thing WHERE Name ~ 'a'",
+    "SELECT *, Name FROM Thing", "SELECT * FROM Thing WHERE Name LIKE '[z-a]'",
     "SELECT * FROM Thing WHERE Name = 'a' Number"])
 def test_bad_queries(text):
     with pytest.raises(cim.Error) as caught:
