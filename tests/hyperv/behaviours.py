@@ -455,7 +455,7 @@ AREAS["Guardians and key protectors"] = _rows(
     ("A generated guardian's certificates are named 'Shielded VM Signing Certificate (guardian) "
      "(host)', uncut, and likewise for Encryption.",
      "listings of that store in public scripts and articles",
-     "tests/unit/test_guardians.py::test_leftovers_are_only_those_that_were_made_here"),
+     "tests/unit/test_protector_maker.py::test_leftovers_are_only_those_that_were_made_here"),
     ("crypt32.dll lists and finds the certificates of the local machine's stores, for ctypes.",
      'Microsoft Learn, "CertEnumCertificatesInStore", "CertFindCertificateInStore"',
      _CRYPT32 + "test_certificates_are_listed_as_memory"),
@@ -468,7 +468,7 @@ AREAS["Guardians and key protectors"] = _rows(
      _CRYPT32 + "test_a_deleted_private_key_leaves_its_certificate"),
     ("Private keys of generated certificates are CNG's, or CryptoAPI's where a test says so.",
      "assumed: guardian-key-provider",
-     "tests/unit/test_guardians.py::test_whatever_fails_no_owner_stays"),
+     "tests/unit/test_protector_maker.py::test_whatever_call_fails_nothing_stays"),
     ("CertEnumCertificatesInStore, CertDeleteCertificateFromStore and NCryptDeleteKey free the "
      "handle that they are given; handles that are used later or freed twice are errors.",
      'Microsoft Learn, the pages of the functions',
@@ -477,6 +477,10 @@ AREAS["Guardians and key protectors"] = _rows(
      "(ERROR_FILE_NOT_FOUND), and made without it.",
      'Microsoft Learn, "CertOpenStore"',
      _CRYPT32 + "test_stores_that_there_are_not"),
+    ("CreateDirectoryW takes a security descriptor: a folder whose protected DACL names only Local "
+     "System, the owner and the administrators is for nobody else.",
+     'Microsoft Learn, "CreateDirectoryW function", "Security Descriptor String Format"',
+     "tests/unit/test_private_folders.py::test_the_simulation_tells_who_may_read"),
     ("Export writes the public metadata, Import reads it and makes a guardian without "
      "private keys.",
      'Microsoft Learn, "Export-HgsGuardian", "Import-HgsGuardian"; [MS-KPS] 6.4',
@@ -645,6 +649,9 @@ AREAS["Host Guardian Service and attestation"] = _rows(
     ("All of it can be changed over the socket of a fabric process.",
      "tests/hyperv/fabric_client.py",
      _ATTESTATION + "test_behind_a_socket"),
+    ("The key protection server gives its metadata over HTTP, where a test asks for it.",
+     'Microsoft Learn, "Create a shielding data file"',
+     "tests/unit/hyperv/test_key_protection_http.py::test_its_metadata"),
     ("What a host reports to placement follows its attestation on the clock.",
      'Microsoft Learn, "Guarded fabric and shielded VMs overview" ("Host requests attestation")',
      "tests/functional/test_vtpm_driver.py::VtpmDriverTest::"
