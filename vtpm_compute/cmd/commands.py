@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -126,7 +127,9 @@ def store(options: argparse.Namespace) -> None:
     """
     def say(line: str) -> None:
         if not options.quiet:
-            print(line, file=sys.stderr, flush=True)
+            # Nobody who listens: no reason to leave secrets behind.
+            with contextlib.suppress(OSError):
+                print(line, file=sys.stderr, flush=True)
 
     cut = _to_store(options)
     name = options.name or (
@@ -199,7 +202,7 @@ def delete(options: argparse.Namespace) -> None:
     if not there:
         raise errors.SecretStoreError("None of these secrets is there: check the value and the "
                                       "project.")
-    if not options.yes and not _confirmed("Delete %d for ever? [y/N] " % len(there)):
+    if not options.yes and not _confirmed("Delete %d for ever? [y/N]" % len(there)):
         raise errors.RequestRefusedError("Nothing was deleted: answer y, or give --yes.")
     for position, secret_id in enumerate(there):
         try:
@@ -220,7 +223,7 @@ def _connected(options: argparse.Namespace) -> secret_store.SecretStore:
 
 
 def _confirmed(question: str) -> bool:
-    print(question, end="", file=sys.stderr, flush=True)
+    print(question, file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

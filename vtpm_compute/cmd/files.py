@@ -63,6 +63,8 @@ def write_pieces(pieces: Sequence[bytes], folder: str, name: str) -> list[pathli
     paths = [pathlib.Path(folder, "%s.%d-of-%d" % (name, number, len(pieces)))
              for number in range(1, len(pieces) + 1)]
     written: list[pathlib.Path] = []
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise errors.UnusableFileError("%s is a file: name a folder." % shown(folder))
     try:
         os.makedirs(folder, exist_ok=True)
         for path, piece in zip(paths, pieces):
