@@ -12,32 +12,26 @@ from __future__ import annotations
 import base64
 import dataclasses
 import datetime
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import rsa
-
-from vtpm_compute import errors, key_protector_signatures, key_protector_xml
+from vtpm_compute import (
+    errors,
+    key_protector_signatures,
+    key_protector_xml,
+    pfx_structure,
+    rsa_certificates,
+    untrusted_xml,
+)
 from vtpm_compute.key_protector_signatures import CheckedSignature, Verdict
-from vtpm_scheduling import policy
+
+thumbprint = rsa_certificates.thumbprint
 
 _PREFIX_LENGTH = 4
 # What Windows gives for a virtual machine that has none: just the length.
 UNSET = (_PREFIX_LENGTH).to_bytes(_PREFIX_LENGTH, "big")
-# A stranger chose the names in the certificates.
-_NAME_LENGTH = 80
-# Microsoft Learn, "New-HgsGuardian"; more bits, and a longer exponent, than Windows' own
-# cryptography has only cost time.
-_MIN_KEY_BITS, _MAX_KEY_BITS, _MAX_EXPONENT_BITS = 2048, 16384, 64
-# What the cryptography package raises for certificates that are none; not all of it is documented
-# (KeyError: a name of an unknown ASN.1 type).
-_UNREADABLE = (ValueError, LookupError, TypeError, ArithmeticError, x509.InvalidVersion,
-               UnsupportedAlgorithm)
-# A PFX file ([RFC 7292] 4): a sequence that begins with version 3.
-_PFX = re.compile(rb"\x30(?:[\x00-\x80]|\x81.|\x82..|\x83...|\x84....)\x02\x01\x03", re.DOTALL)
+# The name of the root element stands within so many bytes of all that people write before it.
+_BEGINNING = 4096
 _BASE64 = re.compile(rb"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
 
 _NOT_ONE = "What %s holds is not a key protector: %s. %s"
@@ -152,9 +146,9 @@ def is_unset(raw: Sequence[int]) -> bool:
     return len(raw) <= _PREFIX_LENGTH
 
 
-def thumbprint(certificate: bytes) -> str:
-    """SHA-256 thumbprint of a DER certificate, lower-case hexadecimal."""
-    return hashlib.sha256(certificate).hexdigest()
+def is_piece(data: bytes) -> bool:
+    """Whether bytes look like a key protector, or its beginning or end; never of the middle."""
+    return data[:1] == b"\0" or b"Protector>" in data or b"<Protector" in data[:_BEGINNING]
 
 
 def parse(pieces: Sequence[bytes], source: str,
@@ -170,7 +164,7 @@ def parse(pieces: Sequence[bytes], source: str,
     try:
         document = _document(pieces)
         read = key_protector_xml.read(document)
-    except key_protector_xml.MalformedError as exc:
+    except untrusted_xml.MalformedError as exc:
         raise errors.KeyProtectorError(_NOT_ONE % (source, exc, _STORE_AGAIN)) from None
     try:
         _check_chain(read)
@@ -179,7 +173,7 @@ def parse(pieces: Sequence[bytes], source: str,
         guardians = tuple(_guardian(wrapping, certificates) for wrapping in read.wrappings)
         signature = key_protector_signatures.check_wrappings(
             "the signature of wrapping %d over all wrappings" % read.signer,
-            certificates[read.signer].signing_key, read.guardian_signature, read.signed_forms)
+            certificates[read.signer].signing.key, read.guardian_signature, read.signed_forms)
     except _UnusableError as exc:
         raise errors.KeyProtectorError(_UNUSABLE % (source, exc, exc.remedy)) from None
     except key_protector_signatures.WrongSignatureError as exc:
@@ -196,23 +190,23 @@ def parse(pieces: Sequence[bytes], source: str,
 def _document(pieces: Sequence[bytes]) -> bytes:
     """The XML, as bytes."""
     size = sum(map(len, pieces))
-    if size > key_protector_xml.MAX_BYTES:
-        raise key_protector_xml.MalformedError("it is larger than 1 MiB")
+    if size > untrusted_xml.MAX_BYTES:
+        raise untrusted_xml.MalformedError("it is larger than 1 MiB")
     if len(set(pieces)) < len(pieces):
-        raise key_protector_xml.MalformedError("two of its %d pieces are the same" % len(pieces))
+        raise untrusted_xml.MalformedError("two of its %d pieces are the same" % len(pieces))
     data = b"".join(pieces)
     _check_beginning(data, pieces)
     if data[:1] != b"\0":
         return data
     length = int.from_bytes(data[:_PREFIX_LENGTH], "big")
     if max(length, _PREFIX_LENGTH) > len(data):
-        raise key_protector_xml.MalformedError(
+        raise untrusted_xml.MalformedError(
             "it should have %d bytes and has %d: a piece is missing" % (length, len(data)))
     if length < len(data):
-        raise key_protector_xml.MalformedError(
+        raise untrusted_xml.MalformedError(
             "%d bytes follow after its end" % (len(data) - length))
     if length == _PREFIX_LENGTH:
-        raise key_protector_xml.MalformedError(
+        raise untrusted_xml.MalformedError(
             "it is what a virtual machine without a key protector has")
     return data[_PREFIX_LENGTH:]
 
@@ -220,21 +214,21 @@ def _document(pieces: Sequence[bytes]) -> bytes:
 def _check_beginning(data: bytes, pieces: Sequence[bytes]) -> None:
     """Say of what does not begin like a key protector what it is."""
     if not data:
-        raise key_protector_xml.MalformedError("it is empty")
+        raise untrusted_xml.MalformedError("it is empty")
     if data[:1] == b"\0" or data.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")[:1] == b"<":
         return
-    if _PFX.match(data):
-        raise key_protector_xml.MalformedError("it is a PFX file, which holds a private key")
+    if pfx_structure.is_pfx(data):
+        raise untrusted_xml.MalformedError("it is a PFX file, which holds a private key")
     if any(piece[:2] == b"\0\0" for piece in pieces[1:]):
-        raise key_protector_xml.MalformedError(
+        raise untrusted_xml.MalformedError(
             "its pieces are not in order: it begins with another than the first")
     if b"Protector>" in data:
-        raise key_protector_xml.MalformedError(
+        raise untrusted_xml.MalformedError(
             "its beginning is not there: the first piece is missing, or is not the first")
     if _BASE64.fullmatch(data) and base64.b64decode(data[:64].split()[0][:4]).startswith(
             (b"\0\0", b"<")):
-        raise key_protector_xml.MalformedError("it is text in base64, not the bytes themselves")
-    raise key_protector_xml.MalformedError("it is not XML")
+        raise untrusted_xml.MalformedError("it is text in base64, not the bytes themselves")
+    raise untrusted_xml.MalformedError("it is not XML")
 
 
 class _UnusableError(Exception):
@@ -279,91 +273,52 @@ def _check_chain(read: key_protector_xml.Protector) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Certificates:
-    """The two certificates of a wrapping, and their keys."""
+    """The two certificates of a wrapping."""
 
-    signing: x509.Certificate
-    signing_key: rsa.RSAPublicKey
-    encryption: x509.Certificate
-    encryption_key: rsa.RSAPublicKey
-    name: str
+    signing: rsa_certificates.RsaCertificate
+    encryption: rsa_certificates.RsaCertificate
 
     @classmethod
     def of(cls, wrapping: key_protector_xml.Wrapping) -> _Certificates:
-        signing, signing_key, _ = _loaded(
-            wrapping.signing_certificate.der,
-            "the signing certificate of wrapping %d" % wrapping.identifier)
-        encryption, encryption_key, name = _loaded(
-            wrapping.encryption_certificate.der,
-            "the encryption certificate of wrapping %d" % wrapping.identifier)
-        return cls(signing, signing_key, encryption, encryption_key, name)
-
-
-def _loaded(der: bytes, what: str) -> tuple[x509.Certificate, rsa.RSAPublicKey, str]:
-    """A certificate, its key, and its name for people."""
-    try:
-        certificate = x509.load_der_x509_certificate(der)
-        name = policy.quote(_common_name(certificate), _NAME_LENGTH)
-        _validity(certificate)
-        key = certificate.public_key()
-    except _UNREADABLE:
-        raise _UnusableError("%s cannot be read" % what) from None
-    if not isinstance(key, rsa.RSAPublicKey):
-        raise _UnusableError("the key of %s is not RSA" % what, _MAKE_ANEW)
-    if key.key_size < _MIN_KEY_BITS:
-        raise _UnusableError("the RSA key of %s has %d bits, and needs %d" % (
-            what, key.key_size, _MIN_KEY_BITS), _MAKE_ANEW)
-    if key.key_size > _MAX_KEY_BITS or key.public_numbers().e.bit_length() > _MAX_EXPONENT_BITS:
-        raise _UnusableError("the RSA key of %s is too long" % what, _MAKE_ANEW)
-    return certificate, key, name
+        try:
+            return cls(*(rsa_certificates.load(
+                given.der, "the %s certificate of wrapping %d" % (usage, wrapping.identifier))
+                for usage, given in (("signing", wrapping.signing_certificate),
+                                     ("encryption", wrapping.encryption_certificate))))
+        except rsa_certificates.UnreadableCertificateError as exc:
+            raise _UnusableError(str(exc)) from None
+        except rsa_certificates.UnusableCertificateError as exc:
+            raise _UnusableError(str(exc), _MAKE_ANEW) from None
 
 
 def _guardian(wrapping: key_protector_xml.Wrapping,
               certificates: Mapping[int, _Certificates]) -> Guardian:
     own, parent = certificates[wrapping.identifier], certificates[wrapping.parent]
     is_owner = wrapping.parent == wrapping.identifier
-    not_before, not_after = _validity(own.encryption)
     return Guardian(
-        wrapping_id=wrapping.identifier, name=own.name, is_owner=is_owner,
-        thumbprint=thumbprint(wrapping.encryption_certificate.der),
-        key_bits=own.encryption_key.key_size, not_before=not_before, not_after=not_after,
+        wrapping_id=wrapping.identifier, name=own.encryption.name, is_owner=is_owner,
+        thumbprint=own.encryption.thumbprint, key_bits=own.encryption.key.key_size,
+        not_before=own.encryption.not_before, not_after=own.encryption.not_after,
         signatures=(
             key_protector_signatures.check_certificate(
                 "the signature of wrapping %d over the signing certificate of wrapping %d"
-                % (wrapping.parent, wrapping.identifier), parent.signing_key,
+                % (wrapping.parent, wrapping.identifier), parent.signing.key,
                 wrapping.signing_signature, wrapping.signing_certificate),
             key_protector_signatures.check_certificate(
                 "the signature of wrapping %d over its encryption certificate"
-                % wrapping.identifier, own.signing_key,
+                % wrapping.identifier, own.signing.key,
                 wrapping.encryption_signature, wrapping.encryption_certificate)))
 
 
 def _warnings(read: key_protector_xml.Protector, certificates: Mapping[int, _Certificates],
               now: datetime.datetime | None) -> Iterator[str]:
-    now = now or datetime.datetime.now(datetime.timezone.utc)
     for wrapping in read.wrappings:
         own = certificates[wrapping.identifier]
         for usage, certificate in (("signing", own.signing), ("encryption", own.encryption)):
-            not_before, not_after = _validity(certificate)
-            what = "the %s certificate of wrapping %d, %s," % (
-                usage, wrapping.identifier, own.name)
-            if now > not_after:
-                yield "%s expired on %s" % (what, not_after.date())
-            elif now < not_before:
-                yield "%s is not valid before %s" % (what, not_before.date())
+            out_of_time = certificate.out_of_time(now)
+            if out_of_time:
+                yield "the %s certificate of wrapping %d, %s, %s" % (
+                    usage, wrapping.identifier, own.encryption.name, out_of_time)
     prints = [wrapping.encryption_certificate.der for wrapping in read.wrappings]
     if len(set(prints)) < len(prints):
         yield "a guardian is named twice"
-
-
-def _validity(certificate: x509.Certificate) -> tuple[datetime.datetime, datetime.datetime]:
-    utc = datetime.timezone.utc
-    # Since version 42 of cryptography the names without "_utc" are deprecated.
-    suffix = "_utc" if hasattr(certificate, "not_valid_before_utc") else ""
-    return (getattr(certificate, "not_valid_before" + suffix).replace(tzinfo=utc),
-            getattr(certificate, "not_valid_after" + suffix).replace(tzinfo=utc))
-
-
-def _common_name(certificate: x509.Certificate) -> str:
-    for attribute in certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME):
-        return str(attribute.value)
-    return certificate.subject.rfc4514_string()

@@ -27,7 +27,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from vtpm_compute import key_protector_xml
+from vtpm_compute import kps_elements
 from vtpm_scheduling import policy
 
 _PKCS1 = {"http://www.w3.org/2001/04/xmldsig-more#rsa-" + name: algorithm
@@ -68,8 +68,8 @@ class WrongSignatureError(Exception):
     """A signature that its signer did not make, or not over this; ``str()`` of it says which."""
 
 
-def check_certificate(what: str, key: rsa.RSAPublicKey, signature: key_protector_xml.Signature,
-                      certificate: key_protector_xml.Certificate) -> CheckedSignature:
+def check_certificate(what: str, key: rsa.RSAPublicKey, signature: kps_elements.Signature,
+                      certificate: kps_elements.Certificate) -> CheckedSignature:
     """Check a signature over a certificate.
 
     :param what: what it is over and whose it is, for people.
@@ -79,7 +79,7 @@ def check_certificate(what: str, key: rsa.RSAPublicKey, signature: key_protector
     return _check(what, key, signature, certificate.forms, is_settled=False)
 
 
-def check_wrappings(what: str, key: rsa.RSAPublicKey, signature: key_protector_xml.Signature,
+def check_wrappings(what: str, key: rsa.RSAPublicKey, signature: kps_elements.Signature,
                     forms: Sequence[bytes]) -> CheckedSignature:
     """Check a GuardianSignature.
 
@@ -91,7 +91,7 @@ def check_wrappings(what: str, key: rsa.RSAPublicKey, signature: key_protector_x
     return _check(what, key, signature, forms, is_settled=True)
 
 
-def _check(what: str, key: rsa.RSAPublicKey, signature: key_protector_xml.Signature,
+def _check(what: str, key: rsa.RSAPublicKey, signature: kps_elements.Signature,
            forms: Sequence[bytes], is_settled: bool) -> CheckedSignature:
     def not_verified(reason: str) -> CheckedSignature:
         return CheckedSignature(what, Verdict.NOT_VERIFIED, reason)
@@ -120,7 +120,7 @@ def _check(what: str, key: rsa.RSAPublicKey, signature: key_protector_xml.Signat
     return not_verified("it is not over the certificate in a form that is known here")
 
 
-def _fits_pkcs1(key: rsa.RSAPublicKey, signature: key_protector_xml.Signature,
+def _fits_pkcs1(key: rsa.RSAPublicKey, signature: kps_elements.Signature,
                 forms: Sequence[bytes]) -> bool:
     """:raises InvalidSignature: when the key did not make it, over whatever."""
     algorithm = _PKCS1[signature.algorithm]()
@@ -128,7 +128,7 @@ def _fits_pkcs1(key: rsa.RSAPublicKey, signature: key_protector_xml.Signature,
     return any(signed == _digest(form, algorithm) for form in forms)
 
 
-def _fits_pss(key: rsa.RSAPublicKey, signature: key_protector_xml.Signature,
+def _fits_pss(key: rsa.RSAPublicKey, signature: kps_elements.Signature,
               forms: Sequence[bytes]) -> bool:
     algorithm = _PSS[signature.algorithm]()
     for form in forms:

@@ -442,7 +442,7 @@ AREAS["Guardians and key protectors"] = _rows(
      _CRYPT32 + "test_stores_that_there_are_not"),
     ("Export writes the public metadata, Import reads it and makes a guardian without "
      "private keys.",
-     'Microsoft Learn, "Export-HgsGuardian", "Import-HgsGuardian"; [MS-KPS] 2.2.2.1',
+     'Microsoft Learn, "Export-HgsGuardian", "Import-HgsGuardian"; [MS-KPS] 6.4',
      "tests/unit/hyperv/test_guardians.py::test_export_and_import"),
     ("A guardian without its private signing key cannot be exported.",
      "assumed: export-needs-the-key",
@@ -451,7 +451,7 @@ AREAS["Guardians and key protectors"] = _rows(
      "assumed: metadata-signature",
      "tests/unit/hyperv/test_guardians.py::test_metadata_is_signed_whole"),
     ("Import refuses metadata with a wrong signature.",
-     "[MS-KPS] 2.2.2.2",
+     "[MS-KPS] 6.4",
      "tests/unit/hyperv/test_guardians.py::test_import_of_metadata_with_a_wrong_signature"),
     ("A guardian shows its certificates as DER bytes.",
      "assumed: certificates-as-der",

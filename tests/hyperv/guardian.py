@@ -1,7 +1,7 @@
 """Guardians: a signing and an encryption certificate, with or without their private keys.
 
-Source: Microsoft Learn, "New-HgsGuardian", "MSFT_HgsGuardian class"; [MS-KPS] sections 2.2.2.1 and
-2.2.2.2 (Metadata, GuardianInformation).
+Source: Microsoft Learn, "New-HgsGuardian", "MSFT_HgsGuardian class"; [MS-KPS] section 6.4
+(Metadata, GuardianInformation).
 """
 import base64
 import hashlib
@@ -96,15 +96,16 @@ class Guardian:
         """
         if self.signing_key is None:
             raise ValueError("guardian %s has no private signing key" % self.name)
-        root = etree.Element(_tag("Metadata"), nsmap={None: NAMESPACE}, Version="1.0")
-        information = etree.SubElement(root, _tag("GuardianInformation"), Version="1.0")
+        root = etree.Element(_tag("Metadata"), nsmap={None: NAMESPACE}, Version="1")
+        information = etree.SubElement(root, _tag("GuardianInformation"))
+        etree.SubElement(information, _tag("Version")).text = "1"
         for tag, data in (("EncryptionCertificate", self.encryption_certificate),
                           ("SigningCertificate", self.signing_certificate)):
             etree.SubElement(information, _tag(tag)).text = encoded(data)
         for tag, data in (("EncryptionCertificateSignature", self.encryption_signature),
                           ("SigningCertificateSelfSignature",
                            sign(self.signing_key, self.signing_certificate))):
-            add_signature(etree.SubElement(information, _tag(tag)), data)
+            _fill_signature(etree.SubElement(information, _tag(tag)), data, RSA_SHA256)
         root = metadata_signature.add(root, self.signing_key, self.signing_certificate)
         return etree.tostring(root, encoding="utf-8", xml_declaration=True)
 
@@ -160,8 +161,13 @@ def encoded(data):
 
 def add_signature(parent, data, algorithm=RSA_SHA256):
     """Add a ``Signature`` element ([MS-KPS] 2.2.2.10)."""
-    signature = etree.SubElement(parent, _tag("Signature"), Algorithm=algorithm)
-    etree.SubElement(signature, _tag("SignatureValue")).text = encoded(data)
+    _fill_signature(etree.SubElement(parent, _tag("Signature")), data, algorithm)
+
+
+def _fill_signature(element, data, algorithm):
+    """Make an element a ``Signature_T`` ([MS-KPS] 6.5)."""
+    element.set("Algorithm", algorithm)
+    etree.SubElement(element, _tag("SignatureValue")).text = encoded(data)
 
 
 def _tag(name):
@@ -169,4 +175,4 @@ def _tag(name):
 
 
 def _signature_path(name):
-    return "/".join((_tag(name), _tag("Signature"), _tag("SignatureValue")))
+    return "/".join((_tag(name), _tag("SignatureValue")))

@@ -1,6 +1,6 @@
 """The ds:Signature of a guardian's Metadata document: XML Signature, made and checked by signxml.
 
-Source: [MS-KPS] 2.2.2.1 (Metadata has a ds:Signature); W3C, "XML Signature Syntax and Processing".
+Source: [MS-KPS] 6.4 (Metadata has a ds:Signature); W3C, "XML Signature Syntax and Processing".
 How it is made is this package's choice [assumption metadata-signature].
 """
 import logging

@@ -326,7 +326,7 @@ def test_metadata_is_signed_whole(guardians, tmp_path, self_made):
     stranger = metadata_signature.add(
         etree.fromstring(without), rsa_keys.new_key(), self_made.signing_certificate)
     for changed in (
-            without, sound.replace(b'Version="1.0"', b'Version="1.1"', 1),
+            without, sound.replace(b'Version="1"', b'Version="2"', 1),
             sound.replace(b"</GuardianInformation>", b"<More/></GuardianInformation>"),
             etree.tostring(stranger)):
         assert changed != sound
