@@ -21,7 +21,7 @@ from tests import stub_secret_store
 from tests.e2e import secrets_in_logs
 from tests.hyperv import certificates, guardian
 from tests.hyperv import key_protector as simulated
-from vtpm_compute import errors, key_protector
+from vtpm_compute import errors, key_material, key_protector
 from vtpm_compute.cmd import files, interruption, pieces, protector, secret_store, upload
 from vtpm_scheduling import policy
 
@@ -219,6 +219,8 @@ class TestShow:
         assert fabric.thumbprint in tool.done("show", path)[0]
         found = json.loads(tool.done("show", path, "--json")[0])
         assert found["kind"] == "guardian_metadata" and found["thumbprint"] == fabric.thumbprint
+        assert [one["verdict"] for one in found["signatures"]] == [
+            "verified", "verified", "not_verified"]
         assert "show it alone" in tool.error("show", tool.file(small), path)
         assert "leave it out" in tool.error("show", path, "--guardian", fabric.thumbprint)
 
@@ -332,6 +334,8 @@ class TestStore:
         keys = policy.parse_keys(out.strip())
         assert [key.text for key in keys] == list(key_manager.secrets)
         assert b"".join(key_manager.payloads()) == large
+        # As nova-compute reads them.
+        assert key_material.read(key_manager.payloads(), "it", False, True).raw == large
         assert [secret.name for secret in key_manager.secrets.values()] == [
             "Contoso's %d/3" % number for number in (1, 2, 3)]
         assert len([line for line in err.splitlines() if line.startswith("Piece ")]) == 3
@@ -373,9 +377,11 @@ class TestStore:
         assert key_manager.payloads() == [fabric.metadata()]
         key_manager.secrets.clear()
         assert "leave it out" in tenant.error("store", path, "--guardian", fabric.thumbprint)
-        assert "which is not cut" in tenant.error("store", path, "--piece-bytes", "1000")
-        forged = fabric.metadata().replace(b"SignatureValue", b"Signaturevalue")
-        tenant.error("store", tenant.file(forged, "forged.xml"))
+        assert "and is not cut: give --piece-bytes" in tenant.error("store", path, "--piece-bytes", "1000")
+        forged = fabric.metadata().replace(
+            base64.b64encode(fabric.encryption_signature)[:20], b"A" * 20)
+        assert "guardian metadata of %s" % tenant.folder in tenant.error(
+            "store", tenant.file(forged, "forged.xml"))
         assert key_manager.secrets == {}
 
     def test_warnings_come_first(self, tenant, key_manager, fabric):

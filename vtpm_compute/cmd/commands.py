@@ -99,8 +99,12 @@ def _show_protector(found: key_protector.KeyProtector, source: str, wanted: _Wan
 
 def _show_metadata(found: guardian_metadata.GuardianMetadata, as_json: bool) -> None:
     if as_json:
-        _print_json({"kind": "guardian_metadata", "thumbprint": found.thumbprint,
-                     "report": list(found.lines())})
+        _print_json({
+            "kind": "guardian_metadata", "bytes": len(found.raw), "name": found.name,
+            "thumbprint": found.thumbprint, "key_bits": found.key_bits,
+            "not_before": found.not_before.isoformat(), "not_after": found.not_after.isoformat(),
+            "signatures": _signatures_as_json(found.signatures),
+            "warnings": list(found.warnings)})
     else:
         _print(found.lines())
 
@@ -158,21 +162,25 @@ def _to_store(options: argparse.Namespace) -> list[bytes]:
     source = files.shown(options.file)
     wanted = _Wanted.of(options.guardian) if options.guardian is not None else None
     data = files.read(options.file)
+    found: key_protector.KeyProtector | guardian_metadata.GuardianMetadata
     if guardian_metadata.is_metadata(data):
         if wanted is not None:
             raise errors.UnusableFileError(_NO_GUARDIAN % source)
-        guardian_metadata.parse(data, source)
+        found = guardian_metadata.parse(data, source)
+        cut = [data]
         if len(data) > options.piece_bytes:
             raise errors.UnusableFileError(
-                "%s is guardian metadata of %d bytes, which is not cut: give --piece-bytes %d, if "
-                "that is at most %d." % (source, len(data), len(data), pieces.MOST_IN_A_SECRET))
-        return [data]
-    found = key_protector.parse([data], source)
-    if wanted is not None:
-        found.require_guardian(wanted.thumbprint, source)
+                "%s is guardian metadata of %d bytes, and is not cut: %s" % (
+                    source, len(data), "give --piece-bytes %d." % len(data)
+                    if len(data) <= pieces.MOST_IN_A_SECRET else "it is too large for a secret."))
+    else:
+        found = key_protector.parse([data], source)
+        if wanted is not None:
+            found.require_guardian(wanted.thumbprint, source)
+        cut = pieces.cut(data, options.piece_bytes, source)
     for warning in found.warnings:
         print("Warning: %s" % warning, file=sys.stderr)
-    return pieces.cut(data, options.piece_bytes, source)
+    return cut
 
 
 def delete(options: argparse.Namespace) -> None:
