@@ -377,7 +377,8 @@ class TestStore:
         assert key_manager.payloads() == [fabric.metadata()]
         key_manager.secrets.clear()
         assert "leave it out" in tenant.error("store", path, "--guardian", fabric.thumbprint)
-        assert "and is not cut: give --piece-bytes" in tenant.error("store", path, "--piece-bytes", "1000")
+        assert "and is not cut: give --piece-bytes" in tenant.error(
+            "store", path, "--piece-bytes", "1000")
         forged = fabric.metadata().replace(
             base64.b64encode(fabric.encryption_signature)[:20], b"A" * 20)
         assert "guardian metadata of %s" % tenant.folder in tenant.error(
@@ -423,7 +424,7 @@ class TestStore:
 
 ANSWERS = [
     (400, "refuses the request as malformed (400)"), (401, "does not accept your login (401)"),
-    (403, "It takes the role creator"), (404, "there is no key manager at 127.0.0.1:"),
+    (403, "It takes the role creator or member"), (404, "there is no key manager at 127.0.0.1:"),
     (413, "Give a smaller --piece-bytes"), (418, "not expected (418). Tell the administrator"),
     (429, "too many requests (429). Try again later"), (500, "(500). Try again later"),
     (503, "(503). Try again later")]

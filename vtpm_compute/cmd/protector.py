@@ -114,8 +114,8 @@ def _parser() -> argparse.ArgumentParser:
                             "2031-12-31T18:00:00Z (default: never). A server keeps its vTPM; a "
                             "new one, or a rebuild, needs the secrets")
     store.add_argument("--private", action="store_true",
-                       help="let nobody else of your project read them; then only you can make "
-                            "servers with them")
+                       help="let nobody else of your project read them, but for its "
+                            "administrators; then only you can make servers with them")
     _add_piece_bytes(store)
     store.add_argument("--quiet", action="store_true", help="print the value and errors only")
     _add_cloud(store)

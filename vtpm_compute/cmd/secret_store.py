@@ -50,8 +50,8 @@ _BY_STATUS = {
     400: "the key manager refuses the request as malformed (400). If its limits are lower than "
          "Barbican's own, a smaller --piece-bytes helps",
     401: "the key manager does not accept your login (401). " + _CREDENTIALS,
-    403: "you may not do this (403). It takes the role creator in the project, and room in its "
-         "quota: ask the administrator",
+    403: "you may not do this (403). It takes the role creator or member in the project, and room "
+         "in its quota: ask the administrator",
     404: "it is not there (404): it does not exist, was deleted, or has expired. Check its id",
     413: "it is too large for the key manager (413). Give a smaller --piece-bytes",
     429: "the key manager has too many requests (429). " + _LATER,
@@ -117,7 +117,10 @@ class SecretStore:
         return found.group(1).lower()
 
     def make_private(self, secret_id: str) -> None:
-        """Let nobody else of the project read a secret (Key Manager API, "ACLs")."""
+        """Let nobody else of the project read a secret, but for its administrators.
+
+        Source: Key Manager API reference, "ACLs"; Barbican's policies of secrets.
+        """
         self._request("PUT", "/%s/acl" % secret_id, 200, json={"read": {"project-access": False}})
 
     def put_payload(self, secret_id: str, payload: bytes) -> None:
