@@ -533,13 +533,31 @@ class TestWhatGoesWrong:
             "/key-manager"}
 
     def test_output_that_nobody_reads(self, tenant, key_manager, small):
-        done = run_apart(key_manager, tenant.folder, "store", tenant.file(small),
-                         stdout=open("/dev/full", "w"))
+        with open("/dev/full", "w") as full:
+            done = run_apart(key_manager, tenant.folder, "show", tenant.file(small), stdout=full)
+            assert done.returncode == 1
+            assert done.stderr == "error: The output cannot be written: No space left on device.\n"
+            done = run_apart(key_manager, tenant.folder, "store", tenant.file(small), stdout=full)
         assert done.returncode == 1
         assert "The value cannot be printed: No space left on device. What was stored before was " \
             "deleted again (1)." in done.stderr
         assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
         assert key_manager.secrets == {}
+
+
+    def test_messages_that_nobody_reads(self, tenant, key_manager, small):
+        with open("/dev/full", "w") as full:
+            done = run_apart(key_manager, tenant.folder, "store", tenant.file(small), stderr=full)
+        assert done.stdout.strip() in key_manager.secrets
+
+    def test_no_answer_in_time(self, tenant, key_manager, small, monkeypatch):
+        def late(_):
+            key_manager.stopping.wait(20)
+        monkeypatch.setattr(secret_store, "_TIMEOUT", 0.5)
+        key_manager.actions["POST", 1] = late
+        message = tenant.error("store", tenant.file(small))
+        assert "The key manager does not answer in time. Try again later" in message
+        assert '"protector.bin 1/1" was stored is not known' in message
 
 
 class TestLogin:
@@ -647,6 +665,19 @@ class TestInterruption:
         code, _, _ = tenant.run("store", tenant.file(small))
         assert code == 128 + number and key_manager.secrets == {}
 
+    def test_a_signal_that_is_ignored_stays_so(self):
+        """As nohup starts it."""
+        old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            with interruption.held_back() as held:
+                signal.raise_signal(signal.SIGHUP)
+                try:
+                    held.check()
+                except interruption.Interrupted:
+                    pytest.fail("it was taken for an interruption")
+        finally:
+            signal.signal(signal.SIGHUP, old)
+
     def test_elsewhere(self, tenant, key_manager, monkeypatch):
         key_manager.secrets[NOBODYS] = stub_secret_store.Secret("mine", None, b"x")
         key_manager.actions["GET", 1] = self.kill
@@ -704,12 +735,12 @@ class TestDelete:
 
 
 def run_apart(key_manager, folder, *arguments, prefix=("-m", "vtpm_compute.cmd.protector"),
-              stdout=subprocess.PIPE):
+              stdout=subprocess.PIPE, stderr=subprocess.PIPE, **variables):
     """Run the tool in a process of its own."""
-    environment = dict(key_manager.environment(), PATH=os.environ["PATH"], HOME=str(folder),
-                       PYTHONPATH=str(REPOSITORY))
+    environment = {**key_manager.environment(), "PATH": os.environ["PATH"], "HOME": str(folder),
+                   "PYTHONPATH": str(REPOSITORY), **variables}
     return subprocess.run([sys.executable, *prefix, *arguments], env=environment, cwd=folder,
-                          stdout=stdout, stderr=subprocess.PIPE, text=True)
+                          stdout=stdout, stderr=stderr, text=True)
 
 
 class TestProcess:
@@ -757,6 +788,16 @@ runpy.run_module("vtpm_compute.cmd.protector", run_name="__main__")
         done = run_apart(key_manager, tmp_path, "store", "protector.bin", "--quiet")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.strip() in key_manager.secrets
+        done = run_apart(key_manager, tmp_path, "store", "protector.bin",
+                         OS_AUTH_URL="http://127.0.0.1:1/v3")
+        assert done.stderr == ("error: Not logged in: Keystone cannot be reached, or ends the "
+                               "connection. Check the network, or try again later.\n")
+
+    def test_letters_that_the_terminal_does_not_have(self, key_manager, tmp_path, fabric):
+        owner = guardian.Guardian.generate("Žluťoučký")
+        (tmp_path / "protector.bin").write_bytes(simulated.make_protector(owner, [fabric]))
+        done = run_apart(key_manager, tmp_path, "show", "protector.bin", PYTHONIOENCODING="ascii")
+        assert done.returncode == 0 and "\\u017dlu" in done.stdout
 
 
 def test_nothing_secret_in_logs_and_messages(tenant, key_manager, large, caplog):
