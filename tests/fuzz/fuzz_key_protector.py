@@ -1,11 +1,13 @@
-"""Feeds damaged key protectors to the parser, and counts what comes out.
+"""Feeds damaged key protectors, guardian metadata, PFX files and mixtures of them to their readers.
 
-Each input is a sound protector (of several kinds), or what its tests refuse, changed at random:
-bytes, ranges, XML elements and attributes, certificates, lengths, pieces. Anything that comes out
-other than a protector or a KeyProtectorError is a failure: the input is written to a file, and the
-exit code is 1. The same seed gives the same changes, not the same keys.
+Each input is a sound one (of several kinds), or what its tests refuse, changed at random: bytes,
+ranges, XML elements and attributes, certificates, lengths, pieces; PFX files also with the checksum
+of what was changed, so that it is opened. What comes out is counted. Anything other than a value or
+a KeyProtectorError is a failure: the input is written to a file, and the exit code is 1. The same
+seed gives the same changes, not the same keys.
 
     python -m tests.fuzz.fuzz_key_protector --count 100000 --seed 7
+    python -m tests.fuzz.fuzz_key_protector --count 100000 --target pfx
 """
 import argparse
 import base64
@@ -22,9 +24,9 @@ from typing import NamedTuple
 
 from lxml import etree
 
-from tests.hyperv import damaged_protectors, guardian
+from tests.hyperv import certificates, damaged_protectors, guardian, odd_pfx
 from tests.hyperv import key_protector as simulated
-from vtpm_compute import errors, key_protector
+from vtpm_compute import errors, guardian_metadata, key_material, key_protector, owner_pfx
 
 _PREFIX = 4
 _INTERESTING = [
@@ -43,9 +45,8 @@ _DER = [
 _NOT_OURS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
-def seeds():
-    """Sound and refused protectors, as bytes."""
-    owner, other = guardian.Guardian.generate("owner"), guardian.Guardian.generate("other")
+def seeds(owner, other):
+    """Sound and refused protectors of two guardians, as bytes."""
     sound = [simulated.make_protector(owner, [other]), simulated.make_protector(owner, [], 3)]
     sound += [simulated.make_protector(owner, [other], algorithms=simulated.Algorithms(
         signature=uri)) for uri in (guardian.RSA_SHA512, guardian.RSA_PSS_SHA256, "urn:unknown")]
@@ -54,26 +55,44 @@ def seeds():
             *damaged_protectors.damaged(owner, other).values()]
 
 
+def metadata_seeds(owner, other):
+    """Sound metadata of two guardians, and what is none, as bytes."""
+    first, second = owner.metadata(), other.metadata()
+    certificate = b"<Certificate>%s</Certificate>" % base64.b64encode(owner.signing_certificate)
+    others = b"<OtherSigningCertificates>%s</OtherSigningCertificates></GuardianInformation>" % (
+        certificate * 3)
+    return [first, etree.tostring(etree.fromstring(second), pretty_print=True),
+            first.replace(b"</GuardianInformation>", others),
+            second.replace(b"#rsa-sha256", b"#rsa-sha255"),
+            second.split(b"?>", 1)[1].decode().encode("utf-16"),
+            simulated.make_protector(owner, [other])]
+
+
 class Mutator:
     """Makes inputs.
 
     :param originals: bytes to start from; the first five are sound
-    :param seed: of the random numbers
+    :param chance: where the random numbers come from
     """
 
-    def __init__(self, originals, seed):
+    def __init__(self, originals, chance):
         self._originals = originals
-        self._random = random.Random(seed)
+        self._random = chance
         self._changes = [self._bits, self._remove, self._repeat, self._insert, self._splice,
                          self._elements, self._attribute, self._certificate, self._value,
                          self._number]
 
-    def pieces(self):
-        """The next input: a list of bytes."""
+    def changed(self):
+        """One of the originals, changed."""
         chance = self._random
         data = chance.choice(self._originals[:5] if chance.random() < .8 else self._originals)
         for _ in range(chance.choice((1, 1, 1, 2, 3, 8))):
             data = chance.choice(self._changes)(data)
+        return data
+
+    def pieces(self):
+        """A key protector: a list of bytes."""
+        chance, data = self._random, self.changed()
         if chance.random() < .8 and data[:2] == b"\0\0":
             # With the right length, so that what is behind it is looked at.
             data = len(data).to_bytes(_PREFIX, "big") + data[_PREFIX:]
@@ -195,11 +214,175 @@ class Mutator:
             return None
 
 
+class PfxMutator(Mutator):
+    """Makes PFX files.
+
+    :param owner: whose they are: a guardian with its private keys
+    """
+
+    def __init__(self, owner, chance):
+        self._pairs = [(owner.signing_certificate, owner.signing_key),
+                       (owner.encryption_certificate, owner.encryption_key)]
+        originals = [certificates.make_pfx(*pair, "") for pair in self._pairs]
+        originals += [odd_pfx.pfx(odd_pfx.contents(
+            odd_pfx.key_bag(key), odd_pfx.certificate_bag(certificate)))
+            for certificate, key in self._pairs]
+        originals.append(certificates.make_pfx(*self._pairs[0], "", [self._pairs[1][0]]))
+        originals.append(certificates.make_pfx(*self._pairs[0], "password"))
+        super().__init__(originals, chance)
+        self._changes = [self._bits, self._remove, self._repeat, self._splice, self._number_of_der]
+
+    def pieces(self):
+        """One or two files."""
+        chance = self._random
+        files = [chance.choice((self.changed, self._put_together))()
+                 for _ in range(chance.choice((1, 1, 2)))]
+        if len(files) == 1 and chance.random() < .7:
+            # Of a certificate that signs, and one that encrypts, neither is enough.
+            files.insert(chance.randrange(len(files) + 1), chance.choice(self._originals[:2]))
+        return files
+
+    def _number_of_der(self, data):
+        """Replace a number, in place."""
+        places = [place.start() for place in re.finditer(rb"\x02[\x01-\x04]", data)]
+        place = self._random.choice(places or [0])
+        size = data[place + 1] if places else 0
+        return data[:place + 2] + self._random.choice((b"\xff", b"\x7f", b"\0")) * size \
+            + data[place + 2 + size:]
+
+    def _put_together(self):
+        """A file with the right checksum over parts that are not right."""
+        chance = self._random
+        certificate, key = chance.choice(self._pairs)
+        if chance.random() < .05:
+            certificate, _ = chance.choice(self._pairs)
+        number = chance.choice((0, 1, -1, 2000, 2000, 20_000, 1 << 31, 1 << 80))
+        mac_number = chance.choice((1, 1, 1, 1, 1, 1000, 1 << 40))
+        if chance.random() < .01:
+            number, mac_number = chance.choice(((1_000_000, 0), (300_000, 400_000), (1, 999_999)))
+        algorithm = chance.choice((odd_pfx.pbe, odd_pfx.pbes2))(number)
+        key_bag = odd_pfx.key_bag(key)
+        bags = [
+            key_bag, odd_pfx.certificate_bag(certificate),
+            *chance.sample([
+                self._damaged_der(key_bag), odd_pfx.shrouded_key_bag(algorithm, bytes(
+                    chance.choice((8, 1200, 2560)))),
+                odd_pfx.certificate_bag(self._damaged_der(certificate)),
+                odd_pfx.bag(chance.choice((odd_pfx.CRL_BAG, odd_pfx.SECRET_BAG, odd_pfx.SAFE_BAG)),
+                            odd_pfx.sequence(odd_pfx.octets(b"x")))], chance.choice((0, 0, 1, 1, 2)))]
+        if chance.random() < .5:
+            del bags[chance.randrange(2)]
+        chance.shuffle(bags)
+        contents = [odd_pfx.contents(*bags)]
+        if chance.random() < .2:
+            contents.append(odd_pfx.encrypted_contents(algorithm, bytes(
+                chance.choice((8, 800, 17_000)))))
+        mac = odd_pfx.mac_data(
+            odd_pfx.sequence(*contents), chance.choice((b"", b"\0\0")),
+            iterations=mac_number,
+            digest=chance.choice((odd_pfx.SHA1,) * 9 + (odd_pfx.PBMAC1,)))
+        return odd_pfx.pfx(*contents, mac=mac)
+
+    def _damaged_der(self, data):
+        start, end = self._range(data, 20)
+        return self._random.choice([
+            self._bits(data), data[:start] + self._random.choice(_DER) + data[end:],
+            data[:start] + data[end:]])
+
+
+class MixtureMutator:
+    """Makes the secrets of a server.
+
+    :param makers: functions that give a list of bytes, of each kind
+    :param sound: bytes of each kind
+    """
+
+    def __init__(self, makers, sound, chance):
+        self._makers, self._sound, self._random = makers, sound, chance
+
+    def pieces(self):
+        """Up to six secrets."""
+        chance = self._random
+        secrets = chance.sample(self._sound, chance.choice((0, 1, 2, 3)))
+        for _ in range(chance.choice((0, 1, 1, 2) if secrets else (1, 2))):
+            secrets[chance.randrange(len(secrets) + 1):0] = chance.choice(self._makers)()
+        return secrets[:6]
+
+
+class Targets:
+    """What is fuzzed, by name: how inputs are made, and what reads them.
+
+    :param seed: of the random numbers
+    """
+
+    NAMES = ("protector", "metadata", "pfx", "mixture")
+
+    def __init__(self, seed):
+        self._random = random.Random(seed)
+        owner, other = guardian.Guardian.generate("owner"), guardian.Guardian.generate("other")
+        self._protectors = Mutator(seeds(owner, other), self._random)
+        self._metadata = Mutator(metadata_seeds(owner, other), self._random)
+        self._pfx = PfxMutator(owner, self._random)
+        self._mixtures = MixtureMutator(
+            [self._protectors.pieces, self._one_metadata, self._pfx.pieces],
+            [simulated.make_protector(owner, [other]), owner.metadata(), other.metadata(),
+             *(certificates.make_pfx(*pair, "") for pair in (
+                 (owner.signing_certificate, owner.signing_key),
+                 (owner.encryption_certificate, owner.encryption_key)))], self._random)
+
+    def next(self, names):
+        """The next input of one of these targets: (name, list of bytes)."""
+        name = self._random.choice(names)
+        return name, {"protector": self._protectors.pieces, "metadata": self._one_metadata,
+                      "pfx": self._pfx.pieces, "mixture": self._mixtures.pieces}[name]()
+
+    def _one_metadata(self):
+        return [self._metadata.changed()]
+
+
+def read(name, pieces):
+    """Let a target read an input, and show it all that people see of what comes out.
+
+    :returns: which kinds of values came out, for people
+    """
+    if name == "protector":
+        return _shown(key_protector.parse(pieces, "fuzz"))
+    if name == "metadata":
+        guardian_metadata.is_metadata(pieces[0])
+        guardian_metadata.is_cut(pieces[0])
+        return _shown(guardian_metadata.parse(pieces[0], "fuzz"))
+    if name == "pfx":
+        return _shown(owner_pfx.read(pieces, "fuzz"))
+    for allow_owner_keys, shielded in ((False, False), (True, True)):
+        try:
+            key_material.read(pieces, "fuzz", allow_owner_keys, shielded)
+        except errors.KeyProtectorError:
+            pass
+    return _shown(key_material.read(pieces, "fuzz", True, False))
+
+
+def _shown(value):
+    str(value)
+    repr(value)
+    if isinstance(value, key_protector.KeyProtector):
+        value.summary()
+        list(value.lines())
+        return "a protector, " + ", ".join(
+            sorted({one.verdict.value for one in value.all_signatures}))
+    if isinstance(value, guardian_metadata.GuardianMetadata):
+        list(value.lines())
+        return "metadata, " + ", ".join(sorted({one.verdict.value for one in value.signatures}))
+    if isinstance(value, key_material.Ingredients):
+        return "%d guardians%s" % (len(value.guardians), " and an owner" if value.owner else "")
+    return "an owner"
+
+
 class Failure(NamedTuple):
     """An input from which something else came out."""
 
     pieces: list
     fault: BaseException
+    target: str
 
 
 class Result(NamedTuple):
@@ -216,26 +399,27 @@ class Result(NamedTuple):
     failure: object
 
 
-def run(seed, count=None, seconds=None, say=lambda text: None):
-    """Feed inputs to the parser until so many, so much time, or a failure.
+def run(seed, count=None, seconds=None, say=lambda text: None, targets=Targets.NAMES):
+    """Feed inputs to the readers until so many, so much time, or a failure.
 
+    :param targets: names of what is fuzzed
     :param say: told how far it is, every 20,000 inputs
     """
-    mutator = Mutator(seeds(), seed)
+    inputs = Targets(seed)
     outcomes = collections.Counter()
     slowest = 0, []
     began = time.monotonic()
     done = 0
     while (count is None or done < count) and (
             seconds is None or time.monotonic() - began < seconds):
-        pieces = mutator.pieces()
-        started = time.process_time()  # What else the machine does is not the parser's doing.
+        target, pieces = inputs.next(targets)
+        started = time.process_time()  # What else the machine does is not the reader's doing.
         try:
-            outcome = _outcome(pieces)
+            outcome = _outcome(target, pieces)
         except _NOT_OURS:
             raise
         except BaseException as fault:  # noqa: BLE001 - a panic of Rust is no Exception
-            return Result(done + 1, outcomes, slowest, Failure(pieces, fault))
+            return Result(done + 1, outcomes, slowest, Failure(pieces, fault, target))
         slowest = max(slowest, (time.process_time() - started, pieces), key=lambda one: one[0])
         outcomes[outcome] += 1
         done += 1
@@ -245,17 +429,14 @@ def run(seed, count=None, seconds=None, say=lambda text: None):
     return Result(done, outcomes, slowest, None)
 
 
-def _outcome(pieces):
+def _outcome(target, pieces):
     try:
-        protector = key_protector.parse(pieces, "fuzz")
+        return "%s: taken: %s" % (target, re.sub("[0-9]+", "N", read(target, pieces)))
     except errors.KeyProtectorError as exc:
         message = re.sub(r"\((?:its namespace is )?[^()]*\)", "(...)", str(exc))
-        message = re.sub(r"Protector/\S+", "...", message)
+        message = re.sub(r"(?:Protector|Metadata)/\S+", "...", message)
         message = re.sub(r"(algorithm|attribute,?|place is|holds) [^,.:]*", r"\1 ...", message)
-        return re.sub(r"[0-9]+", "N", message)
-    protector.summary()
-    list(protector.lines())
-    return "taken: " + ", ".join(sorted({one.verdict.value for one in protector.all_signatures}))
+        return "%s: %s" % (target, re.sub(r"[0-9]+", "N", message))
 
 
 def peak_memory():
@@ -269,6 +450,8 @@ def main():
                                      description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, help="number of inputs")
     parser.add_argument("--minutes", type=float, help="how long")
+    parser.add_argument("--target", action="append", choices=Targets.NAMES,
+                        help="what is fuzzed; can be repeated; all where it is not given")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--keep", default=tempfile.gettempdir(), metavar="DIR",
                         help="where the input that failed, and the slowest, are written")
@@ -278,7 +461,7 @@ def main():
     print("seed %d" % arguments.seed)
     began = time.monotonic()
     result = run(arguments.seed, arguments.count, arguments.minutes and arguments.minutes * 60,
-                 lambda text: print(text, flush=True))
+                 lambda text: print(text, flush=True), arguments.target or Targets.NAMES)
     for outcome, count in result.outcomes.most_common():
         print("%8d  %s" % (count, outcome))
     print("%d inputs in %.0f s, %d distinct outcomes, slowest %.3f s, peak memory %d MiB" % (
@@ -287,7 +470,8 @@ def main():
     _write(arguments.keep, "slowest", result.slowest[1])
     if result.failure is not None:
         place = _write(arguments.keep, "failure", result.failure.pieces)
-        print("FAILED: %r; the input is in %s" % (result.failure.fault, place))
+        print("FAILED: %r; the input for %s is in %s" % (
+            result.failure.fault, result.failure.target, place))
         return 1
     return 0
 
@@ -295,6 +479,8 @@ def main():
 def _write(folder, what, pieces):
     place = pathlib.Path(folder, "fuzz-key-protector-%s" % what)
     place.write_bytes(b"".join(pieces))
+    for position, piece in enumerate(pieces if len(pieces) > 1 else [], 1):
+        pathlib.Path("%s-%d" % (place, position)).write_bytes(piece)
     return place
 
 
