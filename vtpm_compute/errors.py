@@ -49,3 +49,19 @@ class HostGuardianError(VtpmError):
 
 class AttachError(VtpmError):
     """Hyper-V refused the key protector, the vTPM, or to start with it."""
+
+
+class UnusableFileError(VtpmError):
+    """A file that a command was given cannot be read or written, or is not what it takes."""
+
+
+class SecretStoreError(VtpmError):
+    """The key manager did not do what a command asked of it.
+
+    :ivar status: the HTTP status, where there was an answer; else None.
+    :ivar may_be_done: whether it may have done it all the same: its answer was lost.
+    """
+
+    def __init__(self, problem: str, status: int | None = None, may_be_done: bool = False) -> None:
+        super().__init__(problem)
+        self.status, self.may_be_done = status, may_be_done

@@ -117,7 +117,7 @@ class KeyProtector:
         if all(guardian.thumbprint != thumbprint for guardian in self.guardians):
             raise errors.KeyProtectorError(
                 "The key protector of %s does not name this fabric's guardian (%s...). Make it "
-                "with Grant-HgsKeyProtector for that guardian and store it again."
+                "with Grant-HgsKeyProtectorAccess for that guardian and store it again."
                 % (source, thumbprint[:16]))
 
     def summary(self) -> str:

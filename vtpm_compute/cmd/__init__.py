@@ -1,0 +1,1 @@
+"""Commands. What a tenant runs needs neither Nova nor oslo nor Windows."""
