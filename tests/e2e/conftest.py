@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.cloud import guarded_cloud
-from tests.e2e import secrets_in_logs
+from tests.e2e import secrets_in_logs, tenants_home
 
 # Where its files and logs lie; another one for a second run at the same time.
 STATE = os.environ.get("E2E_STATE") or (
@@ -128,3 +128,9 @@ def tenant(everything):
     """The Tenant of one test."""
     yield everything
     everything.tidy()
+
+
+@pytest.fixture
+def home(tenant, tmp_path):
+    """The machine of a tenant, with a key protector and the fabric's metadata."""
+    return tenants_home.Home(tenant, tmp_path)

@@ -3,21 +3,14 @@
 The commands are those of the tenant's page, doc/source/user/key-protectors.rst.
 """
 
-import os
-import pathlib
 import re
 import shlex
-import subprocess
-import sys
-
-import pytest
 
 from tests.cloud import guarded_cloud
+from tests.e2e import tenants_home
 from tests.hyperv import guardian, key_protector
 
-REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
-PAGE = REPOSITORY / "doc" / "source" / "user" / "key-protectors.rst"
-PROGRAM = "nova-hyperv-vtpm-protector"
+PAGE = tenants_home.REPOSITORY / "doc" / "source" / "user" / "key-protectors.rst"
 # The environment of the tests has it.
 NOT_RUN = ("pip",)
 
@@ -26,65 +19,6 @@ def blocks():
     """The page's literal blocks, each a list of commands."""
     found = re.findall(r"::\n\n((?:    .*\n)+)", PAGE.read_text().split("Look at it\n===")[1])
     return [[line.strip() for line in block.replace("\\\n", " ").splitlines()] for block in found]
-
-
-class Home:
-    """A tenant's own machine: a folder with the files, and the OS_* variables of a user."""
-
-    def __init__(self, tenant, folder):
-        self.tenant, self.folder = tenant, folder
-        fabric = tenant.cloud.fabric.metadata(guarded_cloud.FABRIC)
-        self.write("metadata.xml", fabric)
-        self.write("protector.bin", tenant.protector)
-
-    def write(self, name, data):
-        (self.folder / name).write_bytes(data)
-        self.tenant.payloads.append(data)
-
-    def run(self, *arguments, user="alice", answer=None):
-        """Run the tool; returns subprocess.CompletedProcess, with text."""
-        cloud = self.tenant.cloud
-        environment = {
-            "OS_AUTH_URL": cloud.auth_url, "OS_USERNAME": user,
-            "OS_PASSWORD": cloud.password(user), "OS_USER_DOMAIN_NAME": "Default",
-            "OS_PROJECT_NAME": {"alice": "demo", "bob": "other", "carol": "demo"}[user],
-            "OS_PROJECT_DOMAIN_NAME": "Default", "OS_IDENTITY_API_VERSION": "3",
-            "PATH": os.environ["PATH"], "HOME": str(self.folder), "PYTHONPATH": str(REPOSITORY)}
-        return subprocess.run(
-            [sys.executable, "-m", "vtpm_compute.cmd.protector", *arguments], env=environment,
-            cwd=self.folder, input=answer, text=True, capture_output=True)
-
-    def done(self, *arguments, **keywords):
-        """What it prints, when it succeeds."""
-        done = self.run(*arguments, **keywords)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    def stored(self, *arguments, **keywords):
-        return self.done("store", *arguments, **keywords)
-
-    def secrets(self):
-        """The ids of all secrets of alice's project."""
-        return {one.secret_ref.rpartition("/")[2]
-                for one in self.tenant.alice.barbican.secrets.list(limit=1000)}
-
-
-@pytest.fixture
-def home(tenant, tmp_path):
-    return Home(tenant, tmp_path)
-
-
-def run_openstack(home, names, command):
-    for name, value in names.items():
-        command = re.sub(r"\b%s\b" % name, value, command)
-    program, *arguments = shlex.split(command)
-    assert program == "openstack"
-    if arguments[:2] == ["server", "create"]:
-        # This cloud has no networks.
-        arguments += ["--nic", "none", "--wait"]
-    done = home.tenant.cloud.run_openstack("alice", *arguments, folder=home.folder)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_the_page(home):
@@ -96,7 +30,7 @@ def test_the_page(home):
     for command in [command for block in blocks() for command in block]:
         program, *arguments = shlex.split(command)
         programs.append((program, arguments[0]))
-        if program == PROGRAM:
+        if program == tenants_home.PROGRAM:
             answer = "y\n" if arguments[0] == "delete" else None
             printed = home.done(*[names.get(one, one) for one in arguments], answer=answer)
             if arguments[0] == "store":
@@ -105,11 +39,11 @@ def test_the_page(home):
             elif arguments[0] == "delete":
                 assert home.secrets() == before
         elif program not in NOT_RUN:
-            printed = run_openstack(home, names, command)
+            printed = home.run_openstack(names, command)
             if arguments[:2] == ["secret", "store"]:
                 pieces.append(re.search(r"/secrets/([0-9a-f-]{36})", printed).group(1))
-    assert {("pip", "install"), (PROGRAM, "show"), (PROGRAM, "store"), (PROGRAM, "split"),
-            (PROGRAM, "delete"), ("openstack", "image"), ("openstack", "server"),
+    assert {("pip", "install"), (tenants_home.PROGRAM, "show"), (tenants_home.PROGRAM, "store"), (tenants_home.PROGRAM, "split"),
+            (tenants_home.PROGRAM, "delete"), ("openstack", "image"), ("openstack", "server"),
             ("openstack", "secret")} == set(programs)
     assert_runs(tenant, names["SERVER"])
     # What the page says of its console.
