@@ -75,16 +75,31 @@ def read(secrets: Sequence[bytes], source: str, allow_owner_keys: bool, shielded
     if _Kind.PFX in kinds and not allow_owner_keys:
         raise errors.KeyProtectorError(_NO_PRIVATE_KEYS % (_first(kinds, [_Kind.PFX]), source))
     _check_mixture(secrets, kinds, source, allow_owner_keys)
+    made = _ingredients(secrets, kinds, source, refuse_wrong_signatures)
+    if isinstance(made, str):
+        # Here, where no private key is in reach: what an exception passes, its traceback keeps.
+        raise errors.KeyProtectorError(made)
+    return made
+
+
+def _ingredients(secrets: Sequence[bytes], kinds: Sequence[_Kind], source: str,
+                 refuse_wrong_signatures: bool) -> Ingredients | str:
+    """The ingredients, or the message that says why there are none."""
     guardians = {
         position: guardian_metadata.parse(
             secret, "secret %d of %s" % (position, source),
             refuse_wrong_signatures=refuse_wrong_signatures)
-        for position, secret in enumerate(secrets, 1) if kinds[position - 1] is _Kind.METADATA}
-    _check_distinct(guardians, source)
-    owner = _owner([secret for secret, kind in zip(secrets, kinds) if kind is _Kind.PFX], source)
+        for position, (secret, kind) in enumerate(zip(secrets, kinds), 1)
+        if kind is _Kind.METADATA}
+    seen: dict[str, int] = {}
     for position, guardian in guardians.items():
-        if owner is not None and guardian.thumbprint == owner.encryption.thumbprint:
-            raise errors.KeyProtectorError(_OWNER_TWICE % (position, source))
+        if guardian.thumbprint in seen:
+            return _TWICE % (seen[guardian.thumbprint], position, source)
+        seen[guardian.thumbprint] = position
+    files = [secret for secret, kind in zip(secrets, kinds) if kind is _Kind.PFX]
+    owner = owner_pfx.read(files, source) if files else None
+    if owner is not None and owner.encryption.thumbprint in seen:
+        return _OWNER_TWICE % (seen[owner.encryption.thumbprint], source)
     return Ingredients(owner, tuple(guardians.values()))
 
 
@@ -120,17 +135,3 @@ def _check_mixture(secrets: Sequence[bytes], kinds: Sequence[_Kind], source: str
     owners = [position for position, kind in enumerate(kinds, 1) if kind is _Kind.PFX]
     if len(owners) > 2:
         raise errors.KeyProtectorError(_OWNERS % (", ".join(map(str, owners)), source))
-
-
-def _check_distinct(guardians: dict[int, guardian_metadata.GuardianMetadata],
-                    source: str) -> None:
-    seen: dict[str, int] = {}
-    for position, guardian in guardians.items():
-        if guardian.thumbprint in seen:
-            raise errors.KeyProtectorError(_TWICE % (
-                seen[guardian.thumbprint], position, source))
-        seen[guardian.thumbprint] = position
-
-
-def _owner(files: Sequence[bytes], source: str) -> owner_pfx.Owner | None:
-    return owner_pfx.read(files, source) if files else None

@@ -42,8 +42,9 @@ def test_the_page(home):
             printed = home.run_openstack(names, command)
             if arguments[:2] == ["secret", "store"]:
                 pieces.append(re.search(r"/secrets/([0-9a-f-]{36})", printed).group(1))
-    assert {("pip", "install"), (tenants_home.PROGRAM, "show"), (tenants_home.PROGRAM, "store"), (tenants_home.PROGRAM, "split"),
-            (tenants_home.PROGRAM, "delete"), ("openstack", "image"), ("openstack", "server"),
+    tool = tenants_home.PROGRAM
+    assert {("pip", "install"), (tool, "show"), (tool, "store"), (tool, "split"),
+            (tool, "delete"), ("openstack", "image"), ("openstack", "server"),
             ("openstack", "secret")} == set(programs)
     assert_runs(tenant, names["SERVER"])
     # What the page says of its console.

@@ -262,14 +262,14 @@ class PfxMutator(Mutator):
             number, mac_number = chance.choice(((1_000_000, 0), (300_000, 400_000), (1, 999_999)))
         algorithm = chance.choice((odd_pfx.pbe, odd_pfx.pbes2))(number)
         key_bag = odd_pfx.key_bag(key)
-        bags = [
-            key_bag, odd_pfx.certificate_bag(certificate),
-            *chance.sample([
-                self._damaged_der(key_bag), odd_pfx.shrouded_key_bag(algorithm, bytes(
-                    chance.choice((8, 1200, 2560)))),
-                odd_pfx.certificate_bag(self._damaged_der(certificate)),
-                odd_pfx.bag(chance.choice((odd_pfx.CRL_BAG, odd_pfx.SECRET_BAG, odd_pfx.SAFE_BAG)),
-                            odd_pfx.sequence(odd_pfx.octets(b"x")))], chance.choice((0, 0, 1, 1, 2)))]
+        odd_bags = [
+            self._damaged_der(key_bag),
+            odd_pfx.shrouded_key_bag(algorithm, bytes(chance.choice((8, 1200, 2560)))),
+            odd_pfx.certificate_bag(self._damaged_der(certificate)),
+            odd_pfx.bag(chance.choice((odd_pfx.CRL_BAG, odd_pfx.SECRET_BAG, odd_pfx.SAFE_BAG)),
+                        odd_pfx.sequence(odd_pfx.octets(b"x")))]
+        bags = [key_bag, odd_pfx.certificate_bag(certificate),
+                *chance.sample(odd_bags, chance.choice((0, 0, 1, 1, 2)))]
         if chance.random() < .5:
             del bags[chance.randrange(2)]
         chance.shuffle(bags)

@@ -367,7 +367,8 @@ class TestCost:
         endless = b"\x30\x80" + file[4:] + b"\0\0"
         long_form = b"\x30\x83\0" + file[2:]
         assert owner_pfx.is_pfx(endless) and owner_pfx.is_pfx(long_form)
-        for changed in (endless, long_form, b"\x30\x81\x05\2\1\3\5\0"):
+        long_number = odd_pfx.sequence(b"\2\x81\1\3", file[file.index(b"\2\1\3") + 3:])
+        for changed in (endless, long_form, long_number):
             assert "not in the form that Windows and OpenSSL write" in invalid(changed)
 
     @pytest.mark.parametrize(("make", "words"), [
@@ -385,6 +386,41 @@ class TestCost:
     def test_other_structures(self, key, certificate, make, words):
         bags = odd_pfx.contents(odd_pfx.key_bag(key), odd_pfx.certificate_bag(certificate))
         assert words in invalid(make(bags))
+
+    @pytest.mark.parametrize("contents", [
+        odd_pfx.sequence(odd_pfx.object_(odd_pfx.DATA), odd_pfx.explicit(
+            odd_pfx.octets(odd_pfx.sequence()), odd_pfx.null())),
+        odd_pfx.sequence(odd_pfx.object_(odd_pfx.DATA), odd_pfx.explicit(
+            odd_pfx.octets(odd_pfx.sequence())), odd_pfx.null()),
+        odd_pfx.sequence(odd_pfx.object_(odd_pfx.DATA), odd_pfx.explicit(
+            odd_pfx.octets(odd_pfx.sequence() + odd_pfx.null()))),
+        odd_pfx.contents(odd_pfx.bag(
+            odd_pfx.CERTIFICATE_BAG, odd_pfx.sequence() + odd_pfx.null())),
+        odd_pfx.contents(odd_pfx.bag(
+            odd_pfx.CERTIFICATE_BAG, odd_pfx.sequence(), odd_pfx.attributes(b"1"),
+            odd_pfx.null())),
+        odd_pfx.contents(odd_pfx.bag(odd_pfx.SHROUDED_KEY_BAG, odd_pfx.sequence(
+            odd_pfx.pbe(1), odd_pfx.octets(b"x"), odd_pfx.null()))),
+        odd_pfx.encrypted_contents(odd_pfx.sequence(
+            odd_pfx.object_(odd_pfx.PBE_TRIPLE_DES),
+            odd_pfx.sequence(odd_pfx.octets(b"x"), odd_pfx.number(1)), odd_pfx.null())),
+        *(odd_pfx.sequence(odd_pfx.object_(odd_pfx.ENCRYPTED_DATA), odd_pfx.explicit(
+            odd_pfx.sequence(odd_pfx.number(0), odd_pfx.sequence(
+                odd_pfx.object_(odd_pfx.DATA), odd_pfx.pbe(1), odd_pfx.der(0x80, b"x"), *first),
+                *second), *third), *fourth)
+          for first, second, third, fourth in [
+              [[odd_pfx.null()] if number == place else [] for number in range(4)]
+              for place in range(4)])])
+    def test_one_element_more(self, key, certificate, contents):
+        """What is not looked at here, the library might look at."""
+        bags = odd_pfx.contents(odd_pfx.key_bag(key), odd_pfx.certificate_bag(certificate))
+        assert "not in the form" in invalid(odd_pfx.pfx(bags, contents))
+
+    def test_one_element_more_in_the_checksum(self, key, certificate):
+        mac = odd_pfx.mac_data(b"", iterations=7)
+        assert mac[1] < 0x80
+        assert "not in the form" in invalid(good(key, certificate, mac=odd_pfx.sequence(
+            mac[2:], odd_pfx.null())))
 
     def test_every_beginning(self, key, certificate):
         file = good(key, certificate)
@@ -405,6 +441,7 @@ class TestLooksLike:
         assert not owner_pfx.is_pfx(data)
 
 
+@hypothesis.settings(deadline=None)
 @hypothesis.given(st.binary(max_size=200))
 def test_any_bytes_get_our_error(data):
     invalid(data)
