@@ -4,10 +4,10 @@
 ``.environment/nova-28``, the default, is the one of the demonstration too: it holds the OpenStack
 services of the release, nova and compute-hyperv among them. ``.environment/nova-27`` holds that
 nova, whose own Hyper-V driver is the only one there, and what its functional tests need. Both have
-this project as an installed wheel and PyMI's files. ``.environment/barbican-23`` holds that Barbican
-and Keystone of its release, which the tests start as services, and nothing of this project. All are
-in the versions of ``constraints/<name>-py311.txt``. A second run finds everything there and only
-builds the project again if its source changed.
+this project as an installed wheel and PyMI's files. ``.environment/barbican-23`` has nothing of
+this project: only that Barbican and the Keystone of its release, which the tests start as services.
+All are in the versions of ``constraints/<name>-py311.txt``. A second run finds everything there and
+only builds the project again if its source changed.
 
 Standard library only: it must run where nothing is installed yet (Debian 12, Python 3.11).
 """

@@ -62,6 +62,13 @@ class Cloud(PlainCloud):
         """The hosts whose nova-compute this cloud has."""
         return [host.name for host in self._settings.hosts]
 
+    def compute_file(self, name):
+        """The configuration file of one nova-compute."""
+        return configuration.compute_file(self._settings, self._host(name))
+
+    def _host(self, name):
+        return next(host for host in self._settings.hosts if host.name == name)
+
     def create_aggregate(self, name, hosts, metadata):
         """Make a host aggregate as the operator would and return it."""
         return self.client("admin").create_aggregate(name, hosts, metadata)
@@ -89,7 +96,7 @@ class Cloud(PlainCloud):
 
         :raises CloudFailure: it ended
         """
-        host = next(host for host in self._settings.hosts if host.name == name)
+        host = self._host(name)
         service = "nova-compute-" + name
         # A log of its own for each start: what the last one wrote tells nothing about this one.
         number = len(list(self.log_dir.glob(service + ".*.log"))) + 1

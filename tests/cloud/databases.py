@@ -2,7 +2,6 @@
 import concurrent.futures
 import contextlib
 import hashlib
-import importlib.metadata
 import os
 import pathlib
 import shutil
@@ -47,10 +46,7 @@ def _names(settings):
 
 
 def _key(settings):
-    folders = [str(path) for path in settings.prefix.glob("lib/python3*/site-packages")]
-    versions = ["%s %s" % (one.name, one.version)
-                for name in PACKAGES
-                for one in importlib.metadata.distributions(name=name, path=folders)]
+    versions = ["%s %s" % (name, settings.version(name)) for name in PACKAGES]
     text = "\n".join([FORMAT, "%d.%d" % sys.version_info[:2], *_names(settings), *versions])
     return "databases-" + hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -81,6 +81,10 @@ class PlainCloud:
         """The service catalog: {service type: URL}."""
         return dict(self._settings.endpoints(), identity=self._settings.auth_url)
 
+    def version(self, package):
+        """The version of a service that runs, by its package's name."""
+        return self._settings.version(package)
+
     def password(self, user):
         """A user's password."""
         return self._settings.passwords[user]
@@ -136,6 +140,10 @@ class PlainCloud:
     def stop_api(self, service):
         """Stop one of the plain APIs, as if it had failed."""
         self._processes.stop_one(service)
+
+    def signal_api(self, service, number):
+        """Send one of the plain APIs a signal, such as SIGSTOP."""
+        self._processes.signal_one(service, number)
 
     def start_api(self, service):
         """Start one that was stopped and return when it answers."""

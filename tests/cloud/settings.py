@@ -1,5 +1,6 @@
 """What one cloud consists of: folders, ports, users and their passwords."""
 import dataclasses
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -29,6 +30,8 @@ USERS = {
     "bob": User("other", ("member", "reader", "creator")),
     # Of alice's project: reads what is not private to alice.
     "carol": User("demo", ("member", "reader")),
+    # Of alice's project too, with the role that was enough before Barbican's new defaults.
+    "dave": User("demo", ("creator",)),
     "nova": User(SERVICE_PROJECT, ("admin", "service")),
     "barbican": User(SERVICE_PROJECT, ("admin", "service")),
     "glance": User(SERVICE_PROJECT, ("admin", "service")),
@@ -100,6 +103,12 @@ class Settings:
     def programs(self):
         """The folder of the programs that run."""
         return self.prefix / "bin"
+
+    def version(self, package):
+        """The version of a package in the environment whose programs run; None: it is not there."""
+        folders = [str(path) for path in self.prefix.glob("lib/python3*/site-packages")]
+        found = list(importlib.metadata.distributions(name=package, path=folders))
+        return found[0].version if found else None
 
     @property
     def auth_url(self):
