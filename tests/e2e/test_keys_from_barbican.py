@@ -22,6 +22,7 @@ from oslo_config import cfg
 from tests import key_failures
 from tests.cloud import settings
 from tests.e2e import secrets_in_logs
+from tests.unit.test_fetch_keys_benchmark import requests_counted
 from vtpm_compute import conf, errors, keys
 from vtpm_scheduling import policy
 
@@ -172,6 +173,12 @@ class TestWhatCanBeRead:
     def test_six_in_their_order(self, barbican):
         payloads = [bytes([number]) + PAYLOAD for number in range(6)]
         assert fetch(barbican, barbican.store(*payloads)) == payloads
+
+    def test_six_requests_for_six(self, barbican):
+        """Counted before Barbican, beside compute-hyperv's own flow."""
+        requests = requests_counted("--cloud", str(barbican.cloud.state_dir))
+        assert requests["vtpm_compute.keys"] == ["6", "6"]
+        assert all(int(count) >= 13 for count in requests["compute_hyperv.nova.pdk"])
 
     @pytest.mark.parametrize("form", ["%s/", "%s/v1", "%s/v1/"])
     def test_forms_of_the_endpoint(self, barbican, form):
