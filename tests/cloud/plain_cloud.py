@@ -169,7 +169,7 @@ class PlainCloud:
         configuration.write_apis(self._settings)
 
     def _start_before_apis(self):
-        """What a larger cloud starts first, and does not wait for."""
+        """What a larger cloud starts before its databases are there."""
 
     def _start_after_apis(self):
         """What a larger cloud starts when users and catalog are there."""

@@ -107,11 +107,11 @@ def store_in_two_steps(barbican, payload, **values):
     return identifier_of(reference)
 
 
-def grant(barbican, identifier, project_access=True):
-    """Let the ACL of a secret of alice's name nova's user."""
+def grant(barbican, identifier, project_access=True, to="nova"):
+    """Let the ACL of a secret of alice's name nova's user, or another one."""
     barbican.alice.barbican.acls.create(
         entity_ref="%s/v1/secrets/%s" % (barbican.url, identifier),
-        users=[user_id(barbican, "nova")], project_access=project_access).submit()
+        users=[user_id(barbican, to)], project_access=project_access).submit()
 
 
 @contextlib.contextmanager
@@ -427,6 +427,13 @@ class TestServiceCredentials:
         reference = barbican.store(PAYLOAD)
         grant(barbican, reference, project_access)
         assert fetch(barbican, reference, **as_service()) == [PAYLOAD]
+
+    def test_with_no_role_that_reads(self, barbican):
+        """The ACL is enough, for the description too: nova's user need not be an administrator."""
+        reference = barbican.store(PAYLOAD)
+        grant(barbican, reference, to="dave")
+        assert fetch(barbican, reference, auth="service", **barbican.cloud.credentials("dave")) == [
+            PAYLOAD]
 
     def test_without_the_users_token(self, barbican):
         reference = barbican.store(PAYLOAD)
