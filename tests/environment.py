@@ -3,10 +3,11 @@
 
 ``.environment/nova-28``, the default, is the one of the demonstration too: it holds the OpenStack
 services of the release, nova and compute-hyperv among them. ``.environment/nova-27`` holds that
-nova, whose own Hyper-V driver is the only one there, and what its functional tests need. Both are
-in the versions of ``constraints/<name>-py311.txt``, with this project as an installed wheel and
-PyMI's files. A second run finds everything there and only builds the project again if its source
-changed.
+nova, whose own Hyper-V driver is the only one there, and what its functional tests need. Both have
+this project as an installed wheel and PyMI's files. ``.environment/barbican-23`` has nothing of
+this project: only that Barbican and the Keystone of its release, which the tests start as services.
+All are in the versions of ``constraints/<name>-py311.txt``. A second run finds everything there and
+only builds the project again if its source changed.
 
 Standard library only: it must run where nothing is installed yet (Debian 12, Python 3.11).
 """
@@ -24,7 +25,7 @@ import tempfile
 import time
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
-NAMES = ("nova-28", "nova-27")
+NAMES = ("nova-28", "nova-27", "barbican-23")
 DEFAULT = "nova-28"
 PYMI = "pymi==1.0.9"
 DIALECT = REPOSITORY / "tests" / "cloud" / "sqlite_immediate"
@@ -72,6 +73,7 @@ class _Builder:
     def __init__(self, name, progress):
         self._progress = progress
         self._is_cloud = name == DEFAULT
+        self._has_nova = name.startswith("nova-")
         self._folder = folder_of_environment(name)
         self._pins = REPOSITORY / "constraints" / ("%s-py311.txt" % name)
         self._log = _Log(self._folder.with_suffix(".log"))
@@ -90,7 +92,8 @@ class _Builder:
             stamp.set()
         if self._is_cloud:
             self._install_project("sqlite-immediate", DIALECT, DIALECT.iterdir())
-        self._install_project("project", REPOSITORY, _source_entries())
+        if self._has_nova:
+            self._install_project("project", REPOSITORY, _source_entries())
         if self._is_cloud:
             self._install_site_hook()
 
@@ -116,6 +119,8 @@ class _Builder:
         nova = _named(pins, "nova")
         with self._step("%d packages (a minute or two)" % len(pins)):
             self._pip_install([pin for pin in pins if pin not in nova])
+        if not self._has_nova:
+            return
         with self._step("nova"):
             self._pip_install(nova)
         with self._step("PyMI, the Windows wheel"):

@@ -21,9 +21,10 @@ class KeyManager(http.server.ThreadingHTTPServer):
 
     ``status``, ``headers``, ``content_type`` and ``body`` are those of every payload;
     ``payloads`` has other bodies, by the id of the secret, and ``metadata`` is what describes every
-    secret. ``containers`` has the ids of the secrets in a container by their names, by the id of
-    the container. ``script`` is called with the handler instead of an answer to a request for a
-    payload: it writes what it likes to ``handler.wfile``, and the connection is closed.
+    secret, bytes as they are. ``containers`` has the ids of the secrets in a container by their
+    names, by the id of the container. ``script`` is called with the handler instead of an answer to
+    a request for a payload: it writes what it likes to ``handler.wfile``, and the connection is
+    closed.
 
     ``requests`` are those for secrets that came: (path, headers); ``others`` the paths of all
     others, and ``connections`` counts the connections.
@@ -116,7 +117,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                             for name, secret in secrets.items()]})
 
     def _answer_json(self, value, status=200):
-        self._answer(status, {}, "application/json", json.dumps(value).encode())
+        body = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self._answer(status, {}, "application/json", body)
 
     def _answer(self, status, headers, content_type, body):
         self.send_response(status)

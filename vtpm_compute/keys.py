@@ -44,7 +44,8 @@ _LATER = "Try again later"
 _ADMINISTRATOR = "Tell the administrator"
 _BY_STATUS = {
     401: "was refused: the token is not valid any more. Boot the server again",
-    403: "may not be read by you. Ask its owner for access (a Barbican ACL), or name your own",
+    403: "may not be read by you. Ask its owner for access (a Barbican ACL), or name your own (it "
+         "takes the role member)",
     404: "was not found: it does not exist, was deleted, has expired (Barbican does not tell "
          "which) or has no payload. Name another",
     406: "is not stored as bytes or text. Store it again as application/octet-stream",
@@ -238,7 +239,7 @@ class _Reader:
             raise self._refusal(response.status_code)
         try:
             _check_header(response.headers, content_type, most)
-            body = _body(response.raw, most)
+            body = _body(response.raw, content_type, most)
             length = response.headers.get("Content-Length")
             if length is not None and "Transfer-Encoding" not in response.headers and \
                     len(body) != int(length):
@@ -263,7 +264,7 @@ class _Reader:
                 "followed. %s" % (status, _ADMINISTRATOR)
         else:
             problem = "could not be read: the key manager answered %d. %s" % (
-                status, _LATER if status >= 500 else _ADMINISTRATOR)
+                status, _LATER if status in _WORTH_A_RETRY else _ADMINISTRATOR)
         return _UnreadableError(problem, status)
 
     def _require_creator(self, metadata: bytes) -> None:
@@ -288,7 +289,9 @@ _CUT_OFF = "could not be read: the key manager's answer was cut off. " + _LATER
 _MALFORMED = "could not be read: the key manager's answer is malformed, %s. " + _ADMINISTRATOR
 
 
-def _too_large(most: int) -> _UnreadableError:
+def _too_large(content_type: str, most: int) -> _UnreadableError:
+    if content_type == _JSON:
+        return _UnreadableError(_MALFORMED % "it is too long", _OK)
     return _UnreadableError(
         "holds more than the %d bytes allowed (max_key_bytes). Cut it into pieces" % most, _OK)
 
@@ -312,10 +315,10 @@ def _check_header(headers: Any, content_type: str, most: int) -> None:
     if not (length.isascii() and length.isdigit() and len(length) < 20):
         raise _UnreadableError(_MALFORMED % "its length is no number", _OK)
     if "Transfer-Encoding" not in headers and int(length) > most:
-        raise _too_large(most)
+        raise _too_large(content_type, most)
 
 
-def _body(raw: Any, most: int) -> bytes:
+def _body(raw: Any, content_type: str, most: int) -> bytes:
     """The bytes as they are sent; one more than allowed ends it, whatever length was announced."""
     body = b""
     while len(body) <= most:
@@ -323,7 +326,7 @@ def _body(raw: Any, most: int) -> bytes:
         if not piece:
             return body
         body += piece
-    raise _too_large(most)
+    raise _too_large(content_type, most)
 
 
 def _shown(key: policy.KeyReference) -> str:

@@ -1,4 +1,5 @@
 """What tests and the demonstration do with a cloud, as one of its users."""
+import functools
 import time
 
 import openstack
@@ -25,13 +26,23 @@ class Client:
 
     def __init__(self, session, barbican_url):
         self.session = session
-        connection = openstack.connection.Connection(
+        self._connection = openstack.connection.Connection(
             session=session, region_name=settings.REGION,
             compute_default_microversion=COMPUTE_MICROVERSION)
-        self.compute = connection.compute
-        self.image = connection.image
         self.barbican = barbican_client.Client(
             session=session, endpoint=barbican_url, version="v1")
+
+    # Asked for when they are used: a cloud may have only Keystone and Barbican.
+
+    @functools.cached_property
+    def compute(self):
+        """Openstacksdk's proxy of Nova."""
+        return self._connection.compute
+
+    @functools.cached_property
+    def image(self):
+        """Openstacksdk's proxy of Glance."""
+        return self._connection.image
 
     def store_secret(self, name, payload, private=False):
         """Store bytes in Barbican and return the secret's UUID.

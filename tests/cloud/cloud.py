@@ -1,51 +1,26 @@
 """A small real OpenStack on 127.0.0.1: Keystone, Barbican, Glance, Placement and Nova."""
-import contextlib
-import fcntl
 import pathlib
-import shutil
-import signal
 import subprocess
 import sys
-import threading
-import time
-import urllib.error
-import urllib.request
 
 import keystoneauth1.exceptions
 from keystoneauth1 import adapter
 
-from tests.cloud import (
-    broker,
-    client,
-    configuration,
-    databases,
-    identity,
-    ports,
-    processes,
-    settings,
-)
+from tests.cloud import broker, client, configuration, processes
+from tests.cloud.plain_cloud import KEPT, PROGRAMS, CloudFailure, PlainCloud
 from tests.cloud.settings import Companion, ComputeHost
 
 __all__ = ["Cloud", "CloudFailure", "Companion", "ComputeHost"]
-
-KEPT = pathlib.Path(__file__).resolve().parent.parent.parent / ".cloud" / "kept"
-PROGRAMS = pathlib.Path(__file__).resolve().parent / "programs"
-PLAIN_APIS = ("keystone", "barbican", "placement", "glance")
 
 # What a Nova service writes once it listens. A call to it before that is lost.
 LISTENS = "Join ServiceGroup membership for this service %s"
 
 
-class CloudFailure(Exception):
-    """The cloud cannot be started; the message says why."""
+class Cloud(PlainCloud):
+    """All plain APIs and Nova, of the environment that this process runs in.
 
-
-class Cloud:
-    """Services of the stock programs, each a process, on free ports, with a folder of their own.
-
-    As a context manager it is stopped at the end, whatever happens in between, Ctrl-C and SIGTERM
-    included. Without RabbitMQ on the machine all of Nova runs in one process, with the first
-    compute host only.
+    Without RabbitMQ on the machine all of Nova runs in one process, with the first compute host
+    only.
     """
 
     def __init__(self, state_dir, base_port=None, compute_hosts=None, nova_conf=None, debug=True,
@@ -66,72 +41,33 @@ class Cloud:
         :param kept_dir: where migrated databases lie between starts
         :param companions: Companion values: programs of the test's own that live with the cloud
         """
-        self._state = pathlib.Path(state_dir).resolve()
-        self._base_port = base_port
-        self._hosts = list(compute_hosts or [ComputeHost("compute1")])
+        super().__init__(state_dir, base_port=base_port, debug=debug, progress=progress,
+                         token_seconds=token_seconds, kept_dir=kept_dir)
         self._nova_conf = nova_conf or {}
-        self._debug = debug
-        self._progress = progress
         self._nova = (compute_driver, available_filters, enabled_filters)
-        self._token_seconds = token_seconds
         self._one_process = broker.server_program() is None if one_process is None else one_process
-        self._kept = pathlib.Path(kept_dir)
+        hosts = list(compute_hosts or [ComputeHost("compute1")])
+        self._choices.update(hosts=hosts[:1] if self._one_process else hosts,
+                             one_process=self._one_process)
         self._companions = companions
-        self._settings = None
-        self._processes = None
-        self._state_lock = None
-        self._old_handlers = {}
-        self._began = time.monotonic()
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
 
     # -- what a user of the cloud needs
-
-    @property
-    def log_dir(self):
-        """The folder with every service's log (``.log``) and output (``.out``)."""
-        return self._state / "log"
 
     def log_of(self, service):
         """The log file of one of Nova's services, by its name, also where all are one process."""
         return self.log_dir / ("nova.log" if self._settings.one_process else service + ".log")
 
     @property
-    def state_dir(self):
-        """The folder of this cloud's files."""
-        return self._state
-
-    @property
-    def auth_url(self):
-        """Keystone's URL."""
-        return self._settings.auth_url
-
-    @property
-    def endpoints(self):
-        """The service catalog: {service type: URL}."""
-        return dict(self._settings.endpoints(), identity=self._settings.auth_url)
-
-    @property
     def compute_host_names(self):
         """The hosts whose nova-compute this cloud has."""
         return [host.name for host in self._settings.hosts]
 
-    def password(self, user):
-        """A user's password."""
-        return self._settings.passwords[user]
+    def compute_file(self, name):
+        """The configuration file of one nova-compute."""
+        return configuration.compute_file(self._settings, self._host(name))
 
-    def session(self, user):
-        """A keystoneauth1 session of a user: admin, alice, bob, carol or a service's."""
-        return identity.session(self._settings, user)
-
-    def client(self, user):
-        """A client.Client of a user, with what tests and demonstration do most."""
-        return client.Client(self.session(user), self._settings.url("barbican"))
+    def _host(self, name):
+        return next(host for host in self._settings.hosts if host.name == name)
 
     def create_aggregate(self, name, hosts, metadata):
         """Make a host aggregate as the operator would and return it."""
@@ -148,42 +84,6 @@ class Cloud:
             env=dict(self.openstack_environment(user), **environment or {}), cwd=folder,
             text=True, capture_output=True)
 
-    # -- life
-
-    def start(self):
-        """Start everything and return when a server can be booted.
-
-        Whatever stops it half-way, nothing is left running.
-
-        :raises CloudFailure: it cannot be started
-        """
-        self._began = time.monotonic()
-        self._catch_signals()
-        try:
-            self._start()
-        except (processes.ProcessFailure, ports.NoPorts, OSError) as failure:
-            self.stop()
-            raise CloudFailure(str(failure)) from failure
-        except BaseException:
-            self.stop()
-            raise
-
-    def stop(self):
-        """Stop every process of this cloud; its files stay until the next start."""
-        with _no_interruption():
-            if self._processes is not None:
-                self._processes.stop()
-            if self._state_lock is not None:
-                self._state_lock.close()
-                self._state_lock = None
-            if self._settings is not None:
-                self._settings.ports.release()
-        self._leave_signals()
-
-    def leave_running(self):
-        """Let the cloud outlive this process: ``python -m tests.cloud down`` stops it."""
-        self._leave_signals()
-
     def stop_compute(self, name):
         """Stop one nova-compute, as if its host were switched off."""
         self._processes.stop_one("nova-compute-" + name)
@@ -196,7 +96,7 @@ class Cloud:
 
         :raises CloudFailure: it ended
         """
-        host = next(host for host in self._settings.hosts if host.name == name)
+        host = self._host(name)
         service = "nova-compute-" + name
         # A log of its own for each start: what the last one wrote tells nothing about this one.
         number = len(list(self.log_dir.glob(service + ".*.log"))) + 1
@@ -208,91 +108,29 @@ class Cloud:
         except processes.ProcessFailure as failure:
             raise CloudFailure(str(failure)) from failure
 
-    def stop_api(self, service):
-        """Stop Keystone, Barbican, Placement or Glance, as if it had failed."""
-        self._processes.stop_one(service)
+    def _write_configuration(self):
+        super()._write_configuration()
+        configuration.write_nova(self._settings, *self._nova, self._nova_conf)
 
-    def start_api(self, service):
-        """Start one that was stopped and return when it answers."""
-        self._start_api(service)
-        self._wait_for_answer(service)
-
-    def _start(self):
-        self._take_state_folder()
-        hosts = self._hosts[:1] if self._one_process else self._hosts
-        self._settings = config = settings.Settings.with_new_passwords(
-            state=self._state, ports=ports.reserve(self._base_port), hosts=hosts,
-            one_process=self._one_process, debug=self._debug, token_seconds=self._token_seconds)
-        config.save()
-        configuration.write_all(config, *self._nova, self._nova_conf)
-        self._processes = processes.Processes(
-            self._state, config.log, configuration.environment(config))
-        self._say("configuration in %s, ports from %d" % (self._state, config.ports.base))
+    def _start_before_apis(self):
         if self._one_process:
-            self._say("one process for all of Nova, with the host %s alone" % hosts[0].name)
+            self._say("one process for all of Nova, with the host %s alone"
+                      % self._settings.hosts[0].name)
         else:
-            broker.start(config, self._processes)
+            broker.start(self._settings, self._processes)
         for companion in self._companions:
             self._processes.start(companion.name, companion.command)
             self._processes.wait_until(companion.name, companion.is_ready)
             self._say(companion.name)
-        migrated = databases.prepare(config, self._processes, self._kept)
-        self._say("databases migrated" if migrated else "databases from an earlier start")
-        self._start_plain_services()
+
+    def _start_after_apis(self):
+        self._processes.start("neutron", [sys.executable, "-P", PROGRAMS / "neutron_stub.py",
+                                          self._settings.ports["neutron"]])
         if not self._one_process:
-            self._processes.wait_until("RabbitMQ", lambda: broker.is_ready(config))
+            self._processes.wait_until("RabbitMQ", lambda: broker.is_ready(self._settings))
             self._say("RabbitMQ")
         self._start_nova()
-        for service in ("barbican", "glance"):
-            self._wait_for_answer(service)
         self._wait_for_hosts()
-
-    def _take_state_folder(self):
-        state = self._state
-        state.mkdir(parents=True, exist_ok=True)
-        if any(state.iterdir()) and not settings.record_of(state).exists():
-            raise CloudFailure("%s holds something else than a cloud's files." % state)
-        state.chmod(0o700)  # configuration files hold passwords too
-        settings.record_of(state).touch(mode=0o600)
-        self._state_lock = open(state / "lock", "w")
-        try:
-            fcntl.flock(self._state_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CloudFailure("%s is in use by another process." % state) from None
-        earlier = processes.Processes(state, state, {})
-        if earlier.running():
-            earlier.stop()
-            self._say("stopped what an earlier start had left running")
-        for folder in settings.Settings.FOLDERS:
-            shutil.rmtree(state / folder, ignore_errors=True)
-            (state / folder).mkdir()
-
-    def _start_plain_services(self):
-        config, run = self._settings, self._processes
-        for service in PLAIN_APIS:
-            if service != "keystone":
-                self._start_api(service)
-        # It holds the lock on the ports for as long as the cloud runs, also without this process.
-        run.start("neutron", [sys.executable, "-P", PROGRAMS / "neutron_stub.py",
-                              config.ports["neutron"]], keep_open=[config.ports.lock.fileno()])
-        run.run("keystone-bootstrap", [
-            pathlib.Path(sys.prefix, "bin", "keystone-manage"),
-            "--config-file", config.etc / "keystone/keystone.conf", "bootstrap",
-            "--bootstrap-region-id", settings.REGION,
-            "--bootstrap-public-url", config.auth_url,
-            "--bootstrap-internal-url", config.auth_url,
-            "--bootstrap-admin-url", config.auth_url],
-            environment={"OS_BOOTSTRAP_PASSWORD": config.passwords["admin"]})
-        self._start_api("keystone")
-        self._wait_for_answer("keystone", "/v3")
-        identity.seed(config)
-        self._say("users, roles and catalog")
-        # nova-scheduler remembers for its life that there is no Placement.
-        self._wait_for_answer("placement")
-
-    def _start_api(self, service):
-        self._processes.start(service, [sys.executable, "-P", PROGRAMS / "wsgi_service.py",
-                                        service, self._settings.ports[service]])
 
     def _start_nova(self):
         conf = self._settings.etc / "nova/nova.conf"
@@ -325,11 +163,6 @@ class Cloud:
         self._processes.start(name, [
             pathlib.Path(sys.prefix, "bin", program), "--config-file", conf,
             "--log-file", self._settings.log / (name + ".log")], environment)
-
-    def _wait_for_answer(self, service, path="/"):
-        url = self._settings.url(service) + path
-        self._processes.wait_until(service, lambda: _answers(url))
-        self._say(service)
 
     def _wait_for_hosts(self):
         """Wait until the scheduler can choose every host."""
@@ -367,24 +200,6 @@ class Cloud:
             return False
         return text in content
 
-    def _say(self, message):
-        self._progress("%6.1f s  %s" % (time.monotonic() - self._began, message))
-
-    def _catch_signals(self):
-        """Let SIGTERM and SIGHUP end this process by an exception, so that the cloud is stopped.
-
-        Only where nobody else has decided what they do.
-        """
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) is signal.SIG_DFL:
-                    self._old_handlers[number] = signal.signal(number, _exit_by_signal)
-
-    def _leave_signals(self):
-        for number, handler in self._old_handlers.items():
-            signal.signal(number, handler)
-        self._old_handlers = {}
-
 
 def openstack_environment(config, user):
     """The environment variables with which the openstack client is a user of a cloud."""
@@ -394,33 +209,3 @@ def openstack_environment(config, user):
         "OS_COMPUTE_API_VERSION": client.COMPUTE_MICROVERSION,
         "PATH": configuration.environment(config)["PATH"],
     }
-
-
-def _exit_by_signal(number, _):
-    sys.exit(128 + number)
-
-
-@contextlib.contextmanager
-def _no_interruption():
-    """Let nobody interrupt what stops the processes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def _answers(url):
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        opener.open(url, timeout=10).close()
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-    return True

@@ -2,9 +2,7 @@
 import base64
 import json
 import os
-import pathlib
 import shutil
-import sys
 
 from tests.cloud import settings as cloud_settings
 
@@ -39,18 +37,27 @@ def merge(*layers):
     return merged
 
 
-def write_all(settings, compute_driver, available_filters, enabled_filters, nova_conf):
-    """Write every service's files below ``settings.etc``."""
-    _write(settings.etc / "keystone/keystone.conf", _keystone(settings))
-    # Barbican looks for its file in a few fixed places; the home directory is one of them.
-    _write(settings.state / "home/.barbican/barbican.conf", _barbican(settings))
-    _write(settings.etc / "placement/placement.conf", _placement(settings))
-    _write(settings.etc / "glance/glance-api.conf", _glance(settings))
-    for service, name in (("barbican", "barbican-api-paste.ini"),
-                          ("glance", "glance-api-paste.ini"), ("nova", "api-paste.ini")):
-        folder = settings.etc / service
-        folder.mkdir(exist_ok=True)
-        shutil.copy(pathlib.Path(sys.prefix, "etc", service, name), folder)
+def write_apis(settings):
+    """Write the files of the plain APIs below ``settings.etc``, and those of their users."""
+    files = {
+        "keystone": (settings.etc / "keystone/keystone.conf", _keystone),
+        # Barbican looks for its file in a few fixed places; the home directory is one of them.
+        "barbican": (settings.state / "home/.barbican/barbican.conf", _barbican),
+        "placement": (settings.etc / "placement/placement.conf", _placement),
+        "glance": (settings.etc / "glance/glance-api.conf", _glance),
+    }
+    for api in settings.apis:
+        path, sections = files[api]
+        _write(path, sections(settings))
+        if api in ("barbican", "glance"):
+            _copy_paste_file(settings, api, api + "-api-paste.ini")
+    _write_keystone_keys(settings)
+    _write_clouds(settings)
+
+
+def write_nova(settings, compute_driver, available_filters, enabled_filters, nova_conf):
+    """Write the files of Nova's services below ``settings.etc``."""
+    _copy_paste_file(settings, "nova", "api-paste.ini")
     scheduling = {"filter_scheduler": {"available_filters": list(available_filters),
                                        "enabled_filters": ",".join(enabled_filters)}}
     common = _nova_common(settings, compute_driver)
@@ -62,8 +69,6 @@ def write_all(settings, compute_driver, available_filters, enabled_filters, nova
     _write(settings.etc / "nova/nova.conf", control)
     for host, sections in zip(settings.hosts, computes):
         _write(compute_file(settings, host), sections)
-    _write_keystone_keys(settings)
-    _write_clouds(settings)
 
 
 def compute_file(settings, host):
@@ -85,7 +90,7 @@ def environment(settings):
         kept,
         HOME=str(settings.state / "home"),
         LANG="C.UTF-8",
-        PATH="%s:%s" % (pathlib.Path(sys.prefix, "bin"), os.environ.get("PATH", os.defpath)),
+        PATH="%s:%s" % (settings.programs, os.environ.get("PATH", os.defpath)),
         PYTHONUNBUFFERED="1",
         PYTHONWARNINGS="ignore",
         OS_KEYSTONE_CONFIG_FILES=str(settings.etc / "keystone/keystone.conf"),
@@ -100,8 +105,14 @@ def _write(path, sections):
     path.write_text(render(sections))
 
 
-def _user(settings, name):
-    """How a service user logs in, as keystoneauth's options."""
+def _copy_paste_file(settings, service, name):
+    folder = settings.etc / service
+    folder.mkdir(exist_ok=True)
+    shutil.copy(settings.prefix / "etc" / service / name, folder)
+
+
+def credentials(settings, name):
+    """How a user logs in, as keystoneauth's options."""
     return {
         "auth_type": "password",
         "auth_url": settings.auth_url,
@@ -116,7 +127,7 @@ def _user(settings, name):
 def _token_check(settings, name):
     # A service token from a user with the role "service" lets an expired user token pass, as in
     # a deployment whose long operations outlive their tokens.
-    return dict(_user(settings, name), www_authenticate_uri=settings.auth_url,
+    return dict(credentials(settings, name), www_authenticate_uri=settings.auth_url,
                 service_token_roles="service", service_token_roles_required="true")
 
 
@@ -147,8 +158,9 @@ def _barbican(settings):
     return {
         "DEFAULT": dict(_default(settings, "barbican"), host_href=settings.url("barbican"),
                         db_auto_create="false",
+                        # Of Barbican 17; 23 knows the one below alone.
                         sql_connection=settings.database_url("barbican")),
-        "database": _database(settings, "barbican"),
+        "database": dict(_database(settings, "barbican"), db_auto_create="false"),
         "secretstore": {"enabled_secretstore_plugins": "store_crypto"},
         "crypto": {"enabled_crypto_plugins": "simple_crypto"},
         "simple_crypto_plugin": {"kek": "'%s'" % key},
@@ -184,7 +196,7 @@ def _glance(settings):
 
 
 def _nova_common(settings, compute_driver):
-    nova = _user(settings, "nova")
+    nova = credentials(settings, "nova")
     return {
         "DEFAULT": {
             "debug": settings.debug,

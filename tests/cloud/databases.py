@@ -2,7 +2,6 @@
 import concurrent.futures
 import contextlib
 import hashlib
-import importlib.metadata
 import os
 import pathlib
 import shutil
@@ -10,7 +9,7 @@ import sqlite3
 import sys
 import tempfile
 
-NAMES = ("keystone", "barbican", "placement", "glance", "nova_api", "nova_cell0", "nova_cell1")
+NOVAS = ("nova_api", "nova_cell0", "nova_cell1")
 
 # What decides how migrated databases look. FORMAT counts up when this module changes them.
 PACKAGES = ("nova", "keystone", "barbican", "glance", "openstack-placement", "SQLAlchemy",
@@ -24,48 +23,58 @@ def prepare(settings, processes, kept):
     What is kept holds tables, and no users, endpoints, ports or passwords: each start makes those
     anew. Return whether the migrations had to run.
     """
-    saved = kept / _key()
+    names = _names(settings)
+    saved = kept / _key(settings)
     is_new = not saved.is_dir()
     if is_new:
         _migrate(settings, processes)
         _save(settings, saved)
     else:
-        for name in NAMES:
+        for name in names:
             shutil.copy(saved / settings.database_file(name).name, settings.database_file(name))
-    for name in NAMES:
+    for name in names:
         # Before any service opens them: readers and the writer then do not wait for each other.
         with _opened(settings.database_file(name)) as database:
             database.execute("PRAGMA journal_mode=WAL")
-    _write_cells(settings)
+    if settings.hosts:
+        _write_cells(settings)
     return is_new
 
 
-def _key():
-    versions = ["%s %s" % (name, importlib.metadata.version(name)) for name in PACKAGES]
-    text = "\n".join([FORMAT, "%d.%d" % sys.version_info[:2], *versions])
+def _names(settings):
+    return [*settings.apis, *(NOVAS if settings.hosts else ())]
+
+
+def _key(settings):
+    versions = ["%s %s" % (name, settings.version(name)) for name in PACKAGES]
+    text = "\n".join([FORMAT, "%d.%d" % sys.version_info[:2], *_names(settings), *versions])
     return "databases-" + hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _migrate(settings, processes):
-    programs = pathlib.Path(sys.prefix, "bin")
+    programs = settings.programs
     nova = [programs / "nova-manage", "--config-file", settings.etc / "nova/nova.conf"]
     cell = ["--database_connection", settings.database_url("nova_cell1"),
             "--transport-url", "none://to-be-written/"]
-    chains = [
-        [[*nova, "api_db", "sync"],
-         [*nova, "cell_v2", "map_cell0",
-          "--database_connection", settings.database_url("nova_cell0")],
-         [*nova, "cell_v2", "create_cell", "--name", "cell1", *cell],
-         [*nova, "db", "sync"]],
-        [[programs / "keystone-manage", "--config-file", settings.etc / "keystone/keystone.conf",
-          "db_sync"]],
-        [[programs / "glance-manage", "--config-file", settings.etc / "glance/glance-api.conf",
-          "db_sync"]],
-        [[programs / "barbican-db-manage", "--dburl", settings.database_url("barbican"),
-          "upgrade"]],
-        [[programs / "placement-manage", "--config-file",
-          settings.etc / "placement/placement.conf", "db", "sync"]],
+    of_apis = {
+        "keystone": [programs / "keystone-manage", "--config-file",
+                     settings.etc / "keystone/keystone.conf", "db_sync"],
+        "glance": [programs / "glance-manage", "--config-file",
+                   settings.etc / "glance/glance-api.conf", "db_sync"],
+        "barbican": [programs / "barbican-db-manage", "--dburl",
+                     settings.database_url("barbican"), "upgrade"],
+        "placement": [programs / "placement-manage", "--config-file",
+                      settings.etc / "placement/placement.conf", "db", "sync"],
+    }
+    of_nova = [
+        [*nova, "api_db", "sync"],
+        [*nova, "cell_v2", "map_cell0",
+         "--database_connection", settings.database_url("nova_cell0")],
+        [*nova, "cell_v2", "create_cell", "--name", "cell1", *cell],
+        [*nova, "db", "sync"],
     ]
+    chains = [of_nova] if settings.hosts else []
+    chains += [[of_apis[api]] for api in settings.apis]
 
     def run(chain):
         for command in chain:
@@ -87,7 +96,7 @@ def _save(settings, saved):
     saved.parent.mkdir(parents=True, exist_ok=True)
     # Complete or not there: another cloud may look for it now, or this one be interrupted.
     with tempfile.TemporaryDirectory(dir=saved.parent) as scratch:
-        for name in NAMES:
+        for name in _names(settings):
             path = settings.database_file(name)
             with _opened(path) as database, _opened(pathlib.Path(scratch, path.name)) as copy:
                 database.backup(copy)  # with what is still in the write-ahead log

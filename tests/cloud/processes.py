@@ -82,6 +82,10 @@ class Processes:
         _end([process.pid], lambda: _in_session(process.pid))
         process.wait()
 
+    def signal_one(self, name, number):
+        """Send one program a signal."""
+        self._started[name].send_signal(number)
+
     def names(self):
         """The programs that run and were started by this object."""
         return list(self._started)

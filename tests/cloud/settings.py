@@ -1,15 +1,19 @@
 """What one cloud consists of: folders, ports, users and their passwords."""
 import dataclasses
+import importlib.metadata
 import json
 import os
 import pathlib
 import secrets
+import sys
 import typing
 
 from tests.cloud import ports as port_blocks
 
 REGION = "RegionOne"
 SERVICE_PROJECT = "service"
+# The plain APIs: those that programs/wsgi_service.py runs.
+APIS = ("keystone", "barbican", "placement", "glance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +30,8 @@ USERS = {
     "bob": User("other", ("member", "reader", "creator")),
     # Of alice's project: reads what is not private to alice.
     "carol": User("demo", ("member", "reader")),
+    # Of alice's project too, with the role that was enough before Barbican's new defaults.
+    "dave": User("demo", ("creator",)),
     "nova": User(SERVICE_PROJECT, ("admin", "service")),
     "barbican": User(SERVICE_PROJECT, ("admin", "service")),
     "glance": User(SERVICE_PROJECT, ("admin", "service")),
@@ -64,8 +70,12 @@ class Settings:
     state: pathlib.Path
     ports: port_blocks.PortBlock
     passwords: dict
-    hosts: list
-    one_process: bool
+    # Of apis, those that run; without hosts there is no Nova.
+    apis: tuple = APIS
+    hosts: list = dataclasses.field(default_factory=list)
+    one_process: bool = False
+    # The environment whose programs run.
+    prefix: pathlib.Path = pathlib.Path(sys.prefix)
     debug: bool = True
     token_seconds: int = 3600
 
@@ -88,6 +98,17 @@ class Settings:
     def log(self):
         """The folder of the log files."""
         return self.state / "log"
+
+    @property
+    def programs(self):
+        """The folder of the programs that run."""
+        return self.prefix / "bin"
+
+    def version(self, package):
+        """The version of a package in the environment whose programs run; None: it is not there."""
+        folders = [str(path) for path in self.prefix.glob("lib/python3*/site-packages")]
+        found = list(importlib.metadata.distributions(name=package, path=folders))
+        return found[0].version if found else None
 
     @property
     def auth_url(self):
@@ -121,12 +142,9 @@ class Settings:
 
     def endpoints(self):
         """The service catalog: {service type: URL}."""
-        return {
-            "key-manager": self.url("barbican"),
-            "placement": self.url("placement"),
-            "image": self.url("glance"),
-            "compute": self.url("nova-api") + "/v2.1",
-        }
+        types = {"barbican": "key-manager", "placement": "placement", "glance": "image"}
+        urls = {types[api]: self.url(api) for api in self.apis if api in types}
+        return dict(urls, compute=self.url("nova-api") + "/v2.1") if self.hosts else urls
 
     def save(self):
         """Keep what a later process needs to use or stop this cloud; it holds the passwords."""

@@ -1,34 +1,48 @@
-"""One cloud for all end-to-end tests, and what they all need of it."""
+"""One cloud for all end-to-end tests, and what they all need of it.
 
+And a second, smaller one, with a newer Barbican, for those that only read keys.
+"""
+
+import collections
 import os
 import pathlib
 import time
 
 import pytest
 
-from tests.cloud import guarded_cloud
+from tests import environment, key_failures
+from tests.cloud import PlainCloud, configuration, guarded_cloud
 from tests.e2e import secrets_in_logs, tenants_home
 
 # Where its files and logs lie; another one for a second run at the same time.
-STATE = os.environ.get("E2E_STATE") or (
-    pathlib.Path(__file__).resolve().parent.parent.parent / ".cloud" / "e2e")
+STATE = pathlib.Path(os.environ.get("E2E_STATE") or (
+    pathlib.Path(__file__).resolve().parent.parent.parent / ".cloud" / "e2e"))
+OLDER, NEWER = key_failures.BARBICAN_17, key_failures.BARBICAN_23
+# Which Barbicans keys were read from, and by how many tests.
+BARBICANS = pytest.StashKey[collections.Counter]()
 
 TRAIT = "CUSTOM_HYPERV_GUARDED_HOST"
 
 
-class Tenant:
-    """What the tests do with the cloud, and a tidy end: no test leaves a server or a VM."""
+class Secrets:
+    """What the tests do with a Barbican.
 
-    def __init__(self, cloud):
-        self.cloud = cloud
-        self.admin, self.alice = cloud.client("admin"), cloud.client("alice")
-        self.clients = {"admin": self.admin, "alice": self.alice,
-                        "bob": cloud.client("bob"), "carol": cloud.client("carol")}
-        self.plain_flavor = self.admin.create_flavor("plain")
-        self.protector = cloud.protector_made_at_home()
+    ``compute_file`` is the configuration of a nova-compute of the cloud: its ``[service_user]``.
+    """
+
+    def __init__(self, cloud, compute_file):
+        self.cloud, self.compute_file = cloud, compute_file
+        self.clients = {user: cloud.client(user) for user in ("admin", "alice", "bob", "carol")}
+        self.admin, self.alice = self.clients["admin"], self.clients["alice"]
         self.payloads = []
-        self.servers = []
+        # What a test needs once for each Barbican.
+        self.kept = {}
         self._count = 0
+
+    @property
+    def url(self):
+        """Barbican's."""
+        return self.cloud.endpoints["key-manager"]
 
     def name(self, kind):
         """A name that nothing has yet."""
@@ -40,6 +54,16 @@ class Tenant:
         self.payloads += payloads
         return ",".join(self.clients[user].store_secret(self.name("secret"), payload, private)
                         for payload in payloads)
+
+
+class Tenant(Secrets):
+    """What the tests do with the cloud, and a tidy end: no test leaves a server or a VM."""
+
+    def __init__(self, cloud):
+        super().__init__(cloud, cloud.compute_file(guarded_cloud.GUARDED))
+        self.plain_flavor = self.admin.create_flavor("plain")
+        self.protector = cloud.protector_made_at_home()
+        self.servers = []
 
     def image(self, user="alice", **properties):
         """An image with these properties, for Windows; None: without that one."""
@@ -134,3 +158,40 @@ def tenant(everything):
 def home(tenant, tmp_path):
     """The machine of a tenant, with a key protector and the fabric's metadata."""
     return tenants_home.Home(tenant, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def newer_barbican():
+    """The Secrets of a cloud of Keystone and a newer Barbican alone; started once.
+
+    Its services are of an environment of their own. What reads, vtpm_compute and keystoneauth1 of
+    nova 28's time, is of this one.
+    """
+    prefix = environment.folder_of_environment(NEWER)
+    assert prefix.exists(), "no such environment yet: python -m tests.environment %s" % NEWER
+    with PlainCloud(STATE.with_name("%s-%s" % (STATE.name, NEWER)), ("keystone", "barbican"),
+                    prefix) as cloud:
+        compute_file = cloud.state_dir / "etc" / "nova-compute.conf"
+        compute_file.write_text(configuration.render({"service_user": dict(
+            cloud.credentials("nova"), send_service_user_token="true")}))
+        secrets = Secrets(cloud, compute_file)
+        yield secrets
+        secrets_in_logs.assert_none(cloud, secrets.payloads)
+
+
+@pytest.fixture(params=[OLDER, pytest.param(NEWER, marks=pytest.mark.barbican_23)])
+def barbican(request):
+    """The Secrets of the cloud with everything, and those of the one with a newer Barbican."""
+    secrets = request.getfixturevalue(
+        "newer_barbican" if request.param == NEWER else "everything")
+    version = "Barbican %s with Keystone %s" % (
+        secrets.cloud.version("barbican"), secrets.cloud.version("keystone"))
+    read = request.config.stash.setdefault(BARBICANS, collections.Counter())
+    read[version] += 1
+    return secrets
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Say which they were."""
+    for barbican, tests in config.stash.get(BARBICANS, {}).items():
+        terminalreporter.write_line("%d tests read keys from %s." % (tests, barbican))
