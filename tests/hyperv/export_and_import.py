@@ -25,7 +25,7 @@ _FAILED = "Virtual machine '%s': %s"
 EXPORT_EXISTS = "The directory '%s' already exists. (0x80070050)"
 DAMAGED = "Cannot read the virtual machine configuration '%s': The data is invalid. (0x8007000D)"
 EXISTS = "Import failed. A virtual machine with the identifier %s already exists. (0x80070050)"
-NEWER = "Import failed. The configuration version %s is not supported. (0x80070032)"
+NOT_SUPPORTED = "Import failed. The configuration version %s is not supported. (0x80070032)"
 GUEST_STATE = "The guest state file of the virtual machine is missing. (0x80070002)"
 SNAPSHOT = "The snapshot %s was not found. (0x80070002)"
 OTHER_GUEST_STATE = "Cannot create '%s': The file exists. (0x80070050)"
@@ -122,7 +122,8 @@ def import_(management, path, snapshot_folder, new_identifier):
     :param new_identifier: whether it and its snapshots get new identifiers; the key protector
         stays
     :returns: the machine
-    :raises jobs.JobFailure: damaged, too new, or there is a VM with its identifier
+    :raises jobs.JobFailure: damaged, of a version that this host does not load, or there is a VM
+        with its identifier
     """
     definition = _read(path)
     found, states = [], {definition["identifier"]: _bytes(path.with_suffix(".vmgs"))}
@@ -142,7 +143,7 @@ def import_(management, path, snapshot_folder, new_identifier):
         raise jobs.JobFailure(EXISTS % definition["identifier"])
     version = definitions.settings(definition)["Version"]
     if not management.supports(version):
-        raise jobs.JobFailure(NEWER % version)
+        raise jobs.JobFailure(NOT_SUPPORTED % version)
     roots = dict.fromkeys(definitions.ROOTS, str(_root(path)))
     for each in [definition, *(contents["definition"] for contents in found)]:
         definitions.place(each, roots)

@@ -96,7 +96,11 @@ class SnapshotService:
         _require(parent)
         stem, kind = _DIFFERENCING.fullmatch(os.path.basename(parent)).groups()
         child = os.path.join(os.path.dirname(parent), "%s_%s.a%s" % (stem, new_guid(), kind))
-        VhdUtils().create_differencing_vhd(child, parent)
+        try:
+            VhdUtils().create_differencing_vhd(child, parent)
+        except OSError:
+            pathlib.Path(child).unlink(missing_ok=True)
+            raise
         return child
 
     def _destroy(self, service, AffectedSnapshot=None):  # noqa: N803
