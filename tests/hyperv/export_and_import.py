@@ -196,13 +196,12 @@ def settle(management, machine):
         # [assumption guest-state-place].
         settings["GuestStateDataRoot"] = settings["ConfigurationDataRoot"]
     settings["VirtualSystemType"] = REALIZED
-    placed = [contents["definition"] for contents in (
-        snapshot.contents for snapshot in machine.snapshots.values())]
     kept = KeptFiles(machine.files())
     try:
         _write_guest_states(machine)
-        for definition in placed:
-            definitions.place(definition, machine.roots)
+        for snapshot in machine.snapshots.values():
+            # Applied, it leaves the VM's files where they are.
+            definitions.place(snapshot.definition, machine.roots)
         machine.save()
     except (OSError, jobs.JobFailure) as fault:
         settings["GuestStateDataRoot"], settings["VirtualSystemType"] = before

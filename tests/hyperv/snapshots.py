@@ -144,7 +144,6 @@ class SnapshotService:
         # The TPM is what it was then, and the protector is the one that opens it: nothing that
         # the guest put there since is left [assumption snapshots-and-tpms].
         then = copy.deepcopy(snapshot.definition)
-        definitions.place(then, machine.roots)
         then["last_snapshot"] = snapshot.identifier
         now, kept, old_disks, made = (
             machine.definition(), KeptFiles(machine.files()), _disks_of(machine), [])

@@ -355,6 +355,8 @@ def test_snapshots_of_an_import_are_applied_where_it_lies(on_host, fabric, machi
     fabric.write_tpm("HV2", machine.name, "bitlocker", b"changed since")
     imported.stop()
     (snapshot,) = vmutils.get_vm_snapshots(machine.name)
+    settings = vmutils._jobutils._get_wmi_obj(snapshot.replace("\\", "/"))
+    assert {getattr(settings, root) for root in ROOTS[:1] + ROOTS[2:]} == {str(tmp_path / "new")}
     service = vmutils._compat_conn.Msvm_VirtualSystemSnapshotService()[0]
     job, result = service.ApplySnapshot(Snapshot=snapshot)
     vmutils._jobutils.check_ret_val(result, job)
@@ -462,14 +464,25 @@ def test_what_is_no_definition(on_host, tmp_path):
 
 def test_a_failed_realize_leaves_nothing(on_host, fabric, machine, tmp_path, monkeypatch):
     from tests.hyperv.virtual_machine import VirtualMachine
-    copy = copied(machine, tmp_path)
+    copy, real = copied(machine, tmp_path), VirtualMachine.save
     migration = import_vm(on_host("HV1"), copy)
+
+    def move_to(folder):
+        machine.vmutils.update_vm(machine.name, 512, None, 1, None, False, 1,
+                                  configuration_root_dir=str(folder))
+
+    move_to(tmp_path / "new")
     before = files(tmp_path)
     with monkeypatch.context() as patch:
         def broken(self):
+            real(self)
             raise OSError("The disk is full.")
         patch.setattr(VirtualMachine, "save", broken)
         assert "The disk is full." in failure(migration.realize_vm, machine.name)
     assert files(tmp_path) == before and migration.planned_vm_exists(machine.name)
+    # The guest state still goes where the definition goes.
+    move_to(tmp_path / "newer")
     migration.realize_vm(machine.name)
+    assert fabric.virtual_machine("HV1", machine.name)["guest_state_file"].startswith(
+        str(tmp_path / "newer"))
     assert holds_secret(fabric, "HV1", machine)

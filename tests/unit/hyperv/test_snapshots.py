@@ -123,6 +123,19 @@ def test_the_protector_of_now_does_not_open_the_tpm_of_then(machine, fabric):
         machine.start()
 
 
+def test_going_back_brings_the_name_of_then(machine, fabric):
+    taken = machine.vmutils.take_vm_snapshot(machine.name)
+    machine.stop()
+    settings = machine.vmutils._lookup_vm_check(machine.name, for_update=True)
+    settings.ElementName = "another"
+    machine.vmutils._modify_virtual_system(settings)
+    assert machine.vmutils._lookup_vm_check("another", as_vssd=False)
+    apply(machine, taken)
+    assert machine.vmutils._lookup_vm_check(machine.name, as_vssd=False)
+    machine.start()
+    assert fabric.read_tpm("HV1", machine.name, "bitlocker") == SECRET
+
+
 def contents(folder):
     return {path: (folder / path).read_bytes() for path in files(folder)}
 
@@ -283,14 +296,15 @@ def test_a_disk_error_leaves_no_snapshot(machine, fabric, tmp_path, monkeypatch)
     from os_win import exceptions
 
     from tests.hyperv.virtual_machine import VirtualMachine
-    before, disk = files(tmp_path), current_disk(machine)
+    before, disk, real = contents(tmp_path), current_disk(machine), VirtualMachine.save
     with monkeypatch.context() as patch:
         def broken(self):
+            real(self)
             raise OSError("The disk is full.")
         patch.setattr(VirtualMachine, "save", broken)
         with pytest.raises(exceptions.WMIJobFailed, match="The disk is full."):
             machine.vmutils.take_vm_snapshot(machine.name)
-    assert files(tmp_path) == before and current_disk(machine) == disk
+    assert contents(tmp_path) == before and current_disk(machine) == disk
     assert machine.vmutils.get_vm_snapshots(machine.name) == []
     import wmi
     taken = machine.vmutils.take_vm_snapshot(machine.name)
