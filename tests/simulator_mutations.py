@@ -14,6 +14,9 @@ _MIGRATION = "tests/unit/hyperv/test_live_migration.py::"
 _PROTECTORS = "tests/unit/hyperv/test_key_protectors.py::"
 _QUERIES = "tests/unit/hyperv/test_queries.py::"
 _SECURITY = "tests/unit/hyperv/test_security_settings.py::"
+_EXPORTS = "tests/unit/hyperv/test_export_and_import.py::"
+_SNAPSHOTS = "tests/unit/hyperv/test_snapshots.py::"
+_STARTS = "tests/unit/hyperv/test_starts.py::"
 _VTPM = "tests/unit/hyperv/test_vtpm.py::"
 _EACH_START = _VTPM + "test_each_start_rolls_the_transport_key_and_keeps_the_tpm"
 
@@ -41,6 +44,55 @@ ingress = egress = self._unwrap_for(machine.name, machine.key_protector)[0]
         "machine.key_protector = machine.last_known_good = rolled",
         "machine.key_protector = rolled",
         (_EACH_START,)),
+    Mutation(
+        "empty guest state",
+        "An empty guest state file becomes a new TPM: the tenant's keys seem never to have been.",
+        "guest_state.py",
+        "    if contents == _NEW:",
+        '    if contents in (_NEW, b""):',
+        (_STARTS + "test_a_damaged_guest_state_does_not_start",)),
+    Mutation(
+        "lost guest state",
+        "A VM whose TPM was started gets a new one when its guest state is lost.",
+        "power.py",
+        "            if machine.last_known_good != EMPTY_PROTECTOR:",
+        "            if False:",
+        (_STARTS + "test_a_lost_guest_state_is_not_replaced_by_a_new_one",)),
+    Mutation(
+        "start without disks",
+        "A VM starts without its disks: drivers that lose them seem right.",
+        "power.py",
+        "            self._check_disks(machine)\n",
+        "",
+        (_STARTS + "test_a_start_needs_the_disks",)),
+    Mutation(
+        "half a start",
+        "A start that fails keeps the new key protector with the old guest state.",
+        "power.py",
+        "            machine.key_protector, machine.last_known_good = before\n",
+        "",
+        (_STARTS + "test_a_failed_start_changes_nothing",)),
+    Mutation(
+        "source's folders",
+        "An imported VM keeps the folders of the host it comes from.",
+        "export_and_import.py",
+        "        definitions.place(each, roots)",
+        "        pass",
+        (_EXPORTS + "test_an_import_has_folders_of_its_own",)),
+    Mutation(
+        "guest state written over",
+        "The realization of an import writes over what another TPM holds.",
+        "export_and_import.py",
+        "if state is not None and _bytes(path) not in (None, state):",
+        "if False:",
+        (_EXPORTS + "test_a_realization_does_not_replace_a_guest_state",)),
+    Mutation(
+        "half a snapshot",
+        "A snapshot that cannot be applied leaves its definition and key protector.",
+        "snapshots.py",
+        "            machine.replace(now)\n",
+        "",
+        (_SNAPSHOTS + "test_a_snapshot_is_applied_whole_or_not_at_all",)),
     Mutation(
         "restored while running",
         "RestoreLastKnownGoodKeyProtector of a running VM is taken.",

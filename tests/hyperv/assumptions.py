@@ -82,12 +82,14 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "ErrorCode is a uint16 and cannot hold one."),
     ("guest-state-place",
      "GuestStateDataRoot is ConfigurationDataRoot where it is not given; the file is "
-     "'Virtual Machines/<id>.vmgs'; a realized import has it in its new root, unless it was found "
-     "where the definition says.",
-     "The properties are documented, their defaults are not."),
+     "'Virtual Machines/<id>.vmgs'. A realized import has it in its new root; it is found beside "
+     "the imported definition only.",
+     "The properties are documented, their defaults are not, nor where an import looks."),
     ("guest-state-form",
-     "The guest state file is sealed whole with a key derived from the transport key.",
-     "Only that it is encrypted with the protector's key is documented."),
+     "The guest state file is sealed whole with a key derived from the transport key; it is never "
+     "empty, and any damage is noticed.",
+     "Only that it is encrypted with the protector's key is documented. That an unused .vmgs has "
+     "some megabytes is what users see."),
     ("security-generation-2",
      "VMs of Generation 1 have no Msvm_SecuritySettingData.",
      "A virtual TPM needs Generation 2; a Generation 1 VM's key storage drive is not simulated."),
@@ -178,31 +180,66 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "An export is 'Virtual Machines', 'Snapshots' and 'Virtual Hard Disks' below the folder, the "
      "guest state beside the definition; where the VM is there already it is refused.",
      "Only CreateVmExportSubdirectory is documented; the folders are those that users see."),
+    ("import-roots",
+     "All folders of an imported VM are the one above the definition file's 'Virtual Machines', or "
+     "that of the file where it lies in none of this name, until ModifySystemSettings gives the "
+     "planned VM others.",
+     "Import-VM is documented to register a VM in place; which folders a planned VM has is not. "
+     "compute-hyperv sets them all but GuestStateDataRoot."),
+    ("planned-keeps-disks",
+     "RemoveResourceSettings of a planned VM's virtual hard disk is refused (32775).",
+     "compute-hyperv says that disks of a planned VM cannot be removed, and waits until it is "
+     "realized; the code is not recorded."),
     ("planned-keeps-guest-state",
      "A planned VM has the guest states that were found at the import; what it was imported from "
      "may be gone when it is realized.",
      "Windows has planned VMs' files in a folder of its own ('Planned Virtual Machines'); "
      "compute-hyperv removes what it imported before it realizes."),
     ("import-refusals",
-     "An import of a damaged definition, of a newer version or of an identifier that exists fails, "
-     "as does the realization without a disk, a snapshot or the guest state.",
+     "An import of a damaged definition, of a version that is not supported or of an identifier "
+     "that exists fails, as does the realization without a disk of the VM or of a snapshot, "
+     "without a snapshot or the guest state, or where another guest state lies already.",
      "The return values are documented, what makes them and their words are not."),
     ("guest-state-missing",
-     "A VM of Generation 2 neither starts nor is realized without its guest state file; it never "
-     "gets an empty TPM in its place.",
-     "Users report that such a VM does not start; the words are not recorded."),
+     "A VM of Generation 2 neither starts nor is realized without its guest state file, nor does "
+     "it start with an empty or damaged one. A VM whose TPM was started does not start with the "
+     "file of a TPM that never was: it never gets an empty TPM in the place of its own.",
+     "Users report that a VM without the file does not start; the words are not recorded, nor what "
+     "Windows does with the other files. Code must not rely on a new TPM."),
+    ("disks-of-a-start",
+     "A VM starts only where its virtual hard disks with all their parents and its DVD images are "
+     "there, and no other VM of the host that runs has one of them open for writing. The job names "
+     "all that is missing.",
+     "Users report the words for a missing disk and for one in use; of a parent Windows says more. "
+     "Other hosts' VMs are not looked at, nor physical disks and volumes."),
+    ("encrypted-state-needs-the-key",
+     "A VM with EncryptStateAndVmMigrationTraffic and no TPM starts only where its key protector "
+     "can be unwrapped; the protector stays.",
+     "The setting is documented to need a key protector; when it is unwrapped is not."),
     ("roots-stay",
-     "ConfigurationDataRoot and GuestStateDataRoot of a realized VM cannot be changed.",
+     "ConfigurationDataRoot and GuestStateDataRoot of a realized VM cannot be changed, nor "
+     "SnapshotDataRoot while it has snapshots.",
      "Its files lie there; only migrations are documented to move them."),
+    ("settings-that-stay",
+     "ModifySystemSettings refuses (32773) another Version, generation, type, identifier or "
+     "GuestStateFile.",
+     "The properties are documented as read-only, and versions as raised by UpgradeSystemVersion; "
+     "whether a change is refused or not looked at is not."),
+    ("version-of-a-new-vm",
+     "DefineSystem takes a Version that the host supports, and refuses (32773) any other; without "
+     "one it is the host's newest.",
+     "New-VM has -Version and its values are documented; the property is documented as read-only, "
+     "the refusal not at all."),
     ("snapshot-files",
      "A snapshot's definition, run-time state and guest state lie in 'Snapshots' below "
      "SnapshotDataRoot, its differencing disks beside the disks; a VM with physical disks gets no "
      "snapshot; a removed VM's disks are merged.",
      "Users see files so; only the methods are documented."),
     ("snapshots-and-tpms",
-     "Applying a snapshot brings back the TPM of then and the key protector that opens it.",
+     "Applying a snapshot brings back the TPM of then and the key protector that opens it; the "
+     "VM's files stay in their folders. Where anything fails nothing has changed.",
      "A snapshot is documented to hold all settings and state of its VM, the guest state is not "
-     "named."),
+     "named, nor what a failure leaves."),
     ("certificates-as-der",
      "EncryptionCertificate and SigningCertificate of MSFT_HgsGuardian are the DER bytes.",
      "They are declared as uint8 arrays without a format."),

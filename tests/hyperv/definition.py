@@ -16,6 +16,10 @@ from tests.hyperv.resource_types import DVD_DISK, HARD_DISK
 _MAGIC = b"SIMULATED-VMCX "
 _SETTINGS = "Msvm_VirtualSystemSettingData"
 
+# The properties of Msvm_VirtualSystemSettingData that hold folders of the VM's files.
+ROOTS = ("ConfigurationDataRoot", "GuestStateDataRoot", "SnapshotDataRoot", "SuspendDataRoot",
+         "SwapFileDataRoot", "LogDataRoot")
+
 
 class Damaged(Exception):
     """The file is no whole definition."""
@@ -47,6 +51,18 @@ def settings(definition):
     """The values of its Msvm_VirtualSystemSettingData."""
     return next(element["values"] for element in definition["elements"]
                 if element["class"] == _SETTINGS)
+
+
+def place(definition, roots):
+    """Let a definition's files lie in other folders.
+
+    :param roots: the value of each of :data:`ROOTS` by its name; None: it has none
+    """
+    values = settings(definition)
+    for name in ROOTS:
+        values.pop(name, None)
+        if roots[name] is not None:
+            values[name] = roots[name]
 
 
 def disks(definition, kinds=(HARD_DISK,)):

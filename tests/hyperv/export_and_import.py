@@ -3,7 +3,8 @@
 Source: Microsoft Learn, "ExportSystemDefinition", "ImportSystemDefinition",
 "ValidatePlannedSystem", "RealizePlannedSystem" methods of the
 Msvm_VirtualSystemManagementService class, "Msvm_VirtualSystemExportSettingData class", "Export and
-import virtual machines". How the files lie in the folder is assumed [assumption export-layout].
+import virtual machines", "Import-VM". How the files lie in the folder is assumed
+[assumption export-layout].
 """
 import copy
 import os
@@ -12,7 +13,8 @@ import shutil
 
 from tests.hyperv import definition as definitions
 from tests.hyperv import disk_files, jobs
-from tests.hyperv.virtual_machine import new_guid
+from tests.hyperv.kept_files import KeptFiles
+from tests.hyperv.virtual_machine import REALIZED, new_guid
 from tests.hyperv.windows_stand_ins import VhdUtils
 
 # CopySnapshotConfiguration.
@@ -23,11 +25,12 @@ _FAILED = "Virtual machine '%s': %s"
 EXPORT_EXISTS = "The directory '%s' already exists. (0x80070050)"
 DAMAGED = "Cannot read the virtual machine configuration '%s': The data is invalid. (0x8007000D)"
 EXISTS = "Import failed. A virtual machine with the identifier %s already exists. (0x80070050)"
-NEWER = "Import failed. The configuration version %s is not supported. (0x80070032)"
-ATTACHMENT = (
-    "Attachment '%s' not found. Error: 'The system cannot find the file specified.' (0x80070002)")
+NOT_SUPPORTED = "Import failed. The configuration version %s is not supported. (0x80070032)"
 GUEST_STATE = "The guest state file of the virtual machine is missing. (0x80070002)"
 SNAPSHOT = "The snapshot %s was not found. (0x80070002)"
+OTHER_GUEST_STATE = "Cannot create '%s': The file exists. (0x80070050)"
+
+_FOLDER = "Virtual Machines"
 
 
 def export(machine, directory, wanted):
@@ -41,7 +44,7 @@ def export(machine, directory, wanted):
     root = pathlib.Path(directory)
     if wanted.get("CreateVmExportSubdirectory"):
         root = root / machine.name
-    target = root / "Virtual Machines" / machine.definition_file.name
+    target = root / _FOLDER / machine.definition_file.name
     if target.exists():
         raise jobs.JobFailure(_FAILED % (machine.name, EXPORT_EXISTS % root))
     export_of = _Export(machine, root, wanted)
@@ -108,7 +111,9 @@ class _Export:
 def import_(management, path, snapshot_folder, new_identifier):
     """Make a planned VM of an export.
 
-    It keeps the guest states found then: the files it came from are needed no more
+    Its folders are those it is imported from, never those that the definition names: these are of
+    the host where it was written [assumption import-roots]. Its disks are where the definition
+    says. It keeps the guest states found then: the files it came from are needed no more
     [assumption planned-keeps-guest-state].
 
     :param management: the host's :class:`VirtualSystemManagement`
@@ -117,10 +122,11 @@ def import_(management, path, snapshot_folder, new_identifier):
     :param new_identifier: whether it and its snapshots get new identifiers; the key protector
         stays
     :returns: the machine
-    :raises jobs.JobFailure: damaged, too new, or there is a VM with its identifier
+    :raises jobs.JobFailure: damaged, of a version that this host does not load, or there is a VM
+        with its identifier
     """
     definition = _read(path)
-    found, states = [], {definition["identifier"]: _bytes(_guest_state(path, definition))}
+    found, states = [], {definition["identifier"]: _bytes(path.with_suffix(".vmgs"))}
     folder = pathlib.Path(snapshot_folder or "")
     for identifier in definition["snapshots"]:
         file = folder / (identifier + ".vmcx")
@@ -137,9 +143,12 @@ def import_(management, path, snapshot_folder, new_identifier):
         raise jobs.JobFailure(EXISTS % definition["identifier"])
     version = definitions.settings(definition)["Version"]
     if not management.supports(version):
-        raise jobs.JobFailure(NEWER % version)
+        raise jobs.JobFailure(NOT_SUPPORTED % version)
+    roots = dict.fromkeys(definitions.ROOTS, str(_root(path)))
+    for each in [definition, *(contents["definition"] for contents in found)]:
+        definitions.place(each, roots)
     machine = management.plan(definition, path, found)
-    machine.carried = Carried(states, definition, not _beside(path).exists())
+    machine.carried = Carried(states, definition)
     return machine
 
 
@@ -149,13 +158,11 @@ class Carried:
     :ivar guest_states: {identifier of the VM or of a snapshot: bytes, or None: missing}
     :ivar snapshots: identifiers of the snapshots that its definition names
     :ivar guest_root: its GuestStateDataRoot when it was imported
-    :ivar in_place: whether the guest state lay there and not beside the definition
     """
 
-    def __init__(self, guest_states, definition, in_place):
+    def __init__(self, guest_states, definition):
         self.guest_states, self.snapshots = guest_states, definition["snapshots"]
-        self.guest_root = definitions.settings(definition).get("GuestStateDataRoot")
-        self.in_place = in_place
+        self.guest_root = definitions.settings(definition)["GuestStateDataRoot"]
 
 
 def validate(machine):
@@ -163,9 +170,9 @@ def validate(machine):
 
     :raises jobs.JobFailure: in its words all that is missing
     """
-    problems = [ATTACHMENT % link
-                for path, values in definitions.all_disks(machine.definition())
-                for link in disk_files.chain(path) if not os.path.exists(link)]
+    problems = disk_files.missing(machine.definition())
+    for snapshot in machine.snapshots.values():
+        problems += disk_files.missing(snapshot.definition)
     if not machine.is_staged:
         if machine.generation == 2 and machine.carried.guest_states[machine.identifier] is None:
             problems.append(GUEST_STATE)
@@ -176,31 +183,45 @@ def validate(machine):
 
 
 def settle(management, machine):
-    """Make a real VM of an imported one: its files lie where its definition says.
+    """Make a real VM of an imported one: its files lie where its settings say.
 
-    :raises jobs.JobFailure: a file is missing or cannot be written; it is still planned, and no
-        file is left
+    :raises jobs.JobFailure: a file is missing, cannot be written, or is another TPM's; it is still
+        planned, and no file has changed
     """
     validate(machine)
     settings = machine.settings
-    if settings["GuestStateDataRoot"] == machine.carried.guest_root and (
-            not machine.carried.in_place):
+    before = machine.roots["GuestStateDataRoot"], settings["VirtualSystemType"]
+    if before[0] == machine.carried.guest_root:
         # Where nobody says where, it goes where the definition goes
         # [assumption guest-state-place].
         settings["GuestStateDataRoot"] = settings["ConfigurationDataRoot"]
-    made = [path for path in machine.files() if not path.exists()]
+    settings["VirtualSystemType"] = REALIZED
+    kept = KeptFiles(machine.files())
     try:
-        _write(machine.guest_state_file, machine.carried.guest_states[machine.identifier])
+        _write_guest_states(machine)
         for snapshot in machine.snapshots.values():
-            _write(machine.snapshot_files(snapshot)[-1],
-                   machine.carried.guest_states[snapshot.identifier])
+            # Applied, it leaves the VM's files where they are.
+            definitions.place(snapshot.definition, machine.roots)
         machine.save()
-    except OSError as fault:
-        for path in made:
-            path.unlink(missing_ok=True)
+    except (OSError, jobs.JobFailure) as fault:
+        settings["GuestStateDataRoot"], settings["VirtualSystemType"] = before
+        kept.put_back()
         raise jobs.JobFailure(_FAILED % (machine.name, fault)) from None
     management.realize(machine)
-    machine.save()
+
+
+def _write_guest_states(machine):
+    """:raises jobs.JobFailure: there is another one already"""
+    states = {machine.guest_state_file: machine.carried.guest_states[machine.identifier]}
+    for snapshot in machine.snapshots.values():
+        states[machine.snapshot_files(snapshot)[-1]] = (
+            machine.carried.guest_states[snapshot.identifier])
+    for path, state in states.items():
+        if state is not None and _bytes(path) not in (None, state):
+            # What a TPM holds is never written over [assumption import-refusals].
+            raise jobs.JobFailure(OTHER_GUEST_STATE % path)
+    for path, state in states.items():
+        _write(path, state)
 
 
 def _read(path):
@@ -213,17 +234,10 @@ def _read(path):
     return contents
 
 
-def _beside(path):
-    return pathlib.Path(path).with_suffix(".vmgs")
-
-
-def _guest_state(path, definition):
-    """The guest state file of a definition file: beside it, else where the definition says."""
-    settings = definitions.settings(definition)
-    if _beside(path).exists() or not settings.get("GuestStateFile"):
-        return _beside(path)
-    return pathlib.Path(settings.get("GuestStateDataRoot") or settings["ConfigurationDataRoot"],
-                        settings["GuestStateFile"])
+def _root(path):
+    """The folder that holds the folders of the files of a VM with this definition file."""
+    folder = pathlib.Path(path).parent
+    return folder.parent if folder.name.lower() == _FOLDER.lower() else folder
 
 
 def _bytes(path):

@@ -542,7 +542,7 @@ class Fabric:
 
     def _describe(self, machine, on):
         settings, security = machine.settings, machine.security_settings
-        initialized = machine.generation == 2 and not guest_state.is_empty(
+        initialized = machine.generation == 2 and not guest_state.is_new(
             machine.guest_state_file)
         return {
             "name": machine.name, "id": machine.identifier, "state": machine.state,

@@ -63,7 +63,7 @@ def check_serial_port(machine, given):
 def _had_a_tpm(machine):
     """Whether its TPM has ever been started: disabling it keeps what it holds."""
     path = machine.guest_state_file
-    return path.exists() and not guest_state.is_empty(path)
+    return path.exists() and not guest_state.is_new(path)
 
 
 def is_shielded(machine):

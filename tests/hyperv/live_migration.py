@@ -24,10 +24,6 @@ VIRTUAL_SYSTEM, STORAGE, STAGED, VIRTUAL_SYSTEM_AND_STORAGE = 32768, 32769, 3277
 # The return values of MigrateVirtualSystemToHost.
 _NOT_SUPPORTED, _INVALID_PARAMETER, _INVALID_STATE = 1, 4, 5
 
-# Properties of Msvm_VirtualSystemSettingData that hold folders of the VM's files.
-_ROOTS = ("ConfigurationDataRoot", "GuestStateDataRoot", "SnapshotDataRoot", "SuspendDataRoot",
-          "SwapFileDataRoot", "LogDataRoot")
-
 _SERVICE = "Msvm_VirtualSystemMigrationService"
 _SETTINGS = "Msvm_VirtualSystemMigrationSettingData"
 _SERVICE_SETTINGS = "Msvm_VirtualSystemMigrationServiceSettingData"
@@ -293,7 +289,7 @@ class _Move:
     def _place_definition(self):
         for definition in self._definitions():
             settings = definitions.settings(definition)
-            for name in _ROOTS:
+            for name in definitions.ROOTS:
                 if settings.get(name):
                     settings[name] = self._there(settings[name])
         for path in self._machine.files():

@@ -10,7 +10,7 @@ Migration of vTPM enabled VM".
 """
 import os
 
-from tests.hyperv import firmware, guest_state, jobs, key_protector
+from tests.hyperv import disk_files, firmware, guest_state, jobs, key_protector
 from tests.hyperv.attestation import NotAttested
 from tests.hyperv.guarded_fabric import (
     HealthCertificateException,
@@ -18,7 +18,8 @@ from tests.hyperv.guarded_fabric import (
     InvalidWrappingException,
     ServiceUnreachable,
 )
-from tests.hyperv.virtual_machine import OFF, PAUSED, RUNNING, SAVED
+from tests.hyperv.kept_files import KeptFiles
+from tests.hyperv.virtual_machine import EMPTY_PROTECTOR, OFF, PAUSED, RUNNING, SAVED
 
 V2 = "root/virtualization/v2"
 
@@ -34,15 +35,26 @@ _TRANSITIONS = {
     _REBOOT: ((RUNNING,), RUNNING),
     _RESET: ((RUNNING, PAUSED), RUNNING)}
 
+NOT_STARTED = "'%s' failed to start. %s"
+
 # The words are not recorded anywhere public [assumption guest-state-missing].
 NO_GUEST_STATE = (
-    "'%s' failed to start. Cannot open guest state file '%s': The system cannot find the file "
-    "specified. (0x80070002)")
+    "Cannot open guest state file '%s': The system cannot find the file specified. (0x80070002)")
+DAMAGED_GUEST_STATE = (
+    "Cannot open guest state file '%s': The file or directory is corrupted and unreadable. "
+    "(0x80070570)")
+LOST_GUEST_STATE = (
+    "The guest state file '%s' does not hold the state of the virtual TPM. (0x80070570)")
+
+# [assumption disks-of-a-start]
+DISK_IN_USE = (
+    "Failed to open attachment '%s'. Error: 'The process cannot access the file because it is "
+    "being used by another process.' (0x80070020)")
 
 # What a shielded VM must have before it starts [assumption shielding-needs].
 NOT_SHIELDED = (
-    "'%s' failed to start. A shielded virtual machine needs Secure Boot, a virtual TPM and "
-    "encrypted state and migration traffic.")
+    "A shielded virtual machine needs Secure Boot, a virtual TPM and encrypted state and migration "
+    "traffic.")
 
 # EnabledState while a job changes the state: Starting, Shutting Down; Other for the rest
 # [assumption states-on-the-way].
@@ -113,6 +125,7 @@ class Power:
 
     def _change(self, machine, after):
         if after == RUNNING and machine.state in (OFF, SAVED):
+            self._check_disks(machine)
             self._open_guest_state(machine)
         if after in (OFF, SAVED):
             machine.tpm = None
@@ -166,15 +179,39 @@ class Power:
     def _reboot(self, component, Force=None, Reason=None):  # noqa: N803
         return 0
 
+    def _check_disks(self, machine):
+        """Refuse a start without a disk, or with one that another VM has open."""
+        definition = machine.definition()
+        problems = disk_files.missing(definition)
+        if not problems:
+            written, based_on = disk_files.opened(definition)
+            for other in self._machines.machines.values():
+                if other is not machine and not other.is_planned and (
+                        other.state not in (OFF, SAVED)):
+                    others, others_base = disk_files.opened(other.definition())
+                    problems += [DISK_IN_USE % path for path in sorted(
+                        written & (others | others_base) | based_on & others)]
+        if problems:
+            raise _not_started(machine, "\n".join(problems))
+
     def _open_guest_state(self, machine):
-        if machine.generation == 2 and not machine.guest_state_file.exists():
-            raise jobs.JobFailure(NO_GUEST_STATE % (machine.name, machine.guest_state_file))
+        if machine.generation == 2:
+            try:
+                guest_state.check(machine.guest_state_file)
+            except FileNotFoundError:
+                raise _not_started(machine, NO_GUEST_STATE % machine.guest_state_file) from None
+            except guest_state.Damaged:
+                raise _not_started(
+                    machine, DAMAGED_GUEST_STATE % machine.guest_state_file) from None
         if firmware.is_shielded(machine) and not (
                 machine.tpm_enabled and machine.settings["SecureBootEnabled"]
-                and machine.security_settings["EncryptStateAndVmMigrationTraffic"]):
-            raise jobs.JobFailure(NOT_SHIELDED % machine.name)
+                and machine.encrypts_state):
+            raise _not_started(machine, NOT_SHIELDED)
         if machine.tpm_enabled:
             self._start_tpm(machine)
+        elif machine.encrypts_state:
+            # [assumption encrypted-state-needs-the-key]
+            self._unwrap_for(machine.name, machine.key_protector)
 
     def _start_tpm(self, machine):
         ingress, rolled, egress = self._unwrap_for(machine.name, machine.key_protector)
@@ -183,14 +220,25 @@ class Power:
         except guest_state.WrongKey:
             raise jobs.JobFailure(WRONG_TPM_KEY % machine.name) from None
         if not secrets:
+            if machine.last_known_good != EMPTY_PROTECTOR:
+                # It had one: another's file, or a new one, never becomes its TPM.
+                raise _not_started(machine, LOST_GUEST_STATE % machine.guest_state_file)
             # What a real TPM has from its making: a seed that is its identity.
             secrets = {"endorsement seed": os.urandom(16)}
         if self.provisioning is not None:
             secrets.update(self.provisioning.boot(machine, ingress))
-        guest_state.write(machine.guest_state_file, egress, secrets)
-        machine.key_protector = machine.last_known_good = rolled
+        before = machine.key_protector, machine.last_known_good
+        kept = KeptFiles(machine.files())
+        try:
+            guest_state.write(machine.guest_state_file, egress, secrets)
+            machine.key_protector = machine.last_known_good = rolled
+            machine.save()
+        except OSError as fault:
+            # State and protector change together or not at all.
+            machine.key_protector, machine.last_known_good = before
+            kept.put_back()
+            raise _not_started(machine, fault) from None
         machine.tpm = Tpm(machine.guest_state_file, egress, secrets)
-        machine.save()
 
     def receive_tpm(self, name, protector, tpm, path):
         """What a running TPM becomes when it arrives from another host; nothing is written yet.
@@ -244,3 +292,7 @@ class Tpm:
 
     def is_sealed_with(self, transport_key):
         return self._transport_key == transport_key
+
+
+def _not_started(machine, why):
+    return jobs.JobFailure(NOT_STARTED % (machine.name, why))

@@ -114,7 +114,7 @@ class Provisioning:
         pdk = _checked(provisioning_files.read_pdk, _read(PDKPath))
         # Initialize-ShieldedVM can do without.
         pairs = _checked(provisioning_files.read_fsk, _read(FSKPath)) if FSKPath else {}
-        if not guest_state.is_empty(machine.guest_state_file):
+        if not guest_state.is_new(machine.guest_state_file):
             raise cim.error("FAILED", "The virtual machine has been started already.")
         if not machine.tpm_enabled or machine.key_protector == EMPTY_PROTECTOR:
             raise cim.error("FAILED", "The virtual machine has no virtual TPM.")

@@ -12,10 +12,10 @@ import copy
 import os
 import pathlib
 import re
-import shutil
 
 from tests.hyperv import definition as definitions
-from tests.hyperv import disk_files, jobs
+from tests.hyperv import disk_files, guest_state, jobs
+from tests.hyperv.kept_files import KeptFiles
 from tests.hyperv.resource_types import HARD_DISK, PHYSICAL_DISK
 from tests.hyperv.virtual_machine import OFF, SAVED, Snapshot, new_guid
 from tests.hyperv.windows_stand_ins import VhdUtils
@@ -30,6 +30,9 @@ _INVALID_PARAMETER, _INVALID_STATE, _INVALID_TYPE = 4, 5, 6
 # The words are not documented [assumption snapshot-files].
 PASS_THROUGH = (
     "Cannot take checkpoint for '%s' because one or more of its disks are physical disks.")
+
+# The words are not documented [assumption snapshots-and-tpms].
+NO_GUEST_STATE = "The guest state file of the checkpoint '%s' is missing or damaged. (0x80070570)"
 
 _DIFFERENCING = re.compile(r"(.*?)(?:_[0-9A-F-]{36})?\.a?(vhdx?)", re.IGNORECASE)
 
@@ -67,7 +70,7 @@ class SnapshotService:
         if any(i["ResourceSubType"] == PHYSICAL_DISK for i in machine.resources()):
             raise jobs.JobFailure(PASS_THROUGH % machine.name)
         snapshot = Snapshot.of(machine, new_guid(), OFF if machine.is_off else SAVED)
-        made = []
+        made, kept = [], KeptFiles(machine.files())
         try:
             for disk in machine.resources():
                 if disk["ResourceSubType"] == HARD_DISK and disk["HostResource"]:
@@ -82,6 +85,8 @@ class SnapshotService:
                 disk["HostResource"] = [parent]
                 pathlib.Path(child).unlink(missing_ok=True)
             machine.drop(snapshot)
+            machine.last_snapshot = snapshot.parent
+            kept.put_back()
             raise jobs.JobFailure(str(fault)) from None
         snapshot.show()
         return snapshot
@@ -91,7 +96,11 @@ class SnapshotService:
         _require(parent)
         stem, kind = _DIFFERENCING.fullmatch(os.path.basename(parent)).groups()
         child = os.path.join(os.path.dirname(parent), "%s_%s.a%s" % (stem, new_guid(), kind))
-        VhdUtils().create_differencing_vhd(child, parent)
+        try:
+            VhdUtils().create_differencing_vhd(child, parent)
+        except OSError:
+            pathlib.Path(child).unlink(missing_ok=True)
+            raise
         return child
 
     def _destroy(self, service, AffectedSnapshot=None):  # noqa: N803
@@ -125,29 +134,53 @@ class SnapshotService:
             return _INVALID_STATE
         try:
             self._go_back(machine, snapshot)
-        except OSError as fault:
-            return self._jobs.failed("ApplySnapshot", jobs.JobFailure(str(fault)), machine.system)
+        except jobs.JobFailure as failure:
+            return self._jobs.failed("ApplySnapshot", failure, machine.system)
         return self._jobs.done("ApplySnapshot", machine.system)
 
     def _go_back(self, machine, snapshot):
+        """Take a VM back to a snapshot; where that fails, all is as it was."""
+        state = _guest_state_of(machine, snapshot)
         # The TPM is what it was then, and the protector is the one that opens it: nothing that
         # the guest put there since is left [assumption snapshots-and-tpms].
         then = copy.deepcopy(snapshot.definition)
-        made = [(values, self._differencing_disk(path))
-                for path, values in definitions.disks(then)]
-        for values, child in made:
-            values["HostResource"] = [child]
-        before = _disks_of(machine)
-        machine.replace(then)
-        machine.last_snapshot = snapshot.identifier
-        if machine.generation == 2:
-            shutil.copy(machine.snapshot_files(snapshot)[-1], machine.guest_state_file)
+        then["last_snapshot"] = snapshot.identifier
+        now, kept, old_disks, made = (
+            machine.definition(), KeptFiles(machine.files()), _disks_of(machine), [])
+        try:
+            for path, values in definitions.disks(then):
+                values["HostResource"] = [self._differencing_disk(path)]
+                made += values["HostResource"]
+            machine.replace(then)
+            if state is not None:
+                machine.guest_state_file.write_bytes(state)
+            machine.save()
+        except OSError as fault:
+            machine.replace(now)
+            kept.put_back()
+            for path in made:
+                pathlib.Path(path).unlink(missing_ok=True)
+            raise jobs.JobFailure(str(fault)) from None
         if machine.state != snapshot.state:
             machine.change_state(snapshot.state)
-        machine.save()
-        kept = {path for other in machine.snapshots.values() for path in _disks_of(other)}
-        for path in before - kept:
+        used = {path for other in machine.snapshots.values() for path in _disks_of(other)}
+        for path in old_disks - used:
             pathlib.Path(path).unlink(missing_ok=True)
+
+
+def _guest_state_of(machine, snapshot):
+    """What a snapshot's guest state file holds; None for Generation 1, which has none.
+
+    :raises jobs.JobFailure: it is missing or damaged
+    """
+    if machine.generation != 2:
+        return None
+    path = machine.snapshot_files(snapshot)[-1]
+    try:
+        guest_state.check(path)
+        return path.read_bytes()
+    except (OSError, guest_state.Damaged):
+        raise jobs.JobFailure(NO_GUEST_STATE % snapshot.contents["name"]) from None
 
 
 def remove(machine, snapshot):

@@ -95,6 +95,11 @@ class VirtualMachine:
         security = self.security_settings
         return bool(security and security["TpmEnabled"])
 
+    @property
+    def encrypts_state(self):
+        security = self.security_settings
+        return bool(security and security["EncryptStateAndVmMigrationTraffic"])
+
     def elements(self):
         """All its setting data."""
         prefix = "Microsoft:" + self.identifier
@@ -127,6 +132,11 @@ class VirtualMachine:
 
     # Its files. Source: Microsoft Learn, "Hyper-V: configuration file format" (.vmcx, .vmrs) and
     # Msvm_VirtualSystemSettingData (GuestStateDataRoot, GuestStateFile).
+
+    @property
+    def roots(self):
+        """The folders of its files: {property: path or None}."""
+        return {name: self.settings[name] for name in definitions.ROOTS}
 
     @property
     def definition_file(self):
@@ -198,6 +208,7 @@ class VirtualMachine:
         for instance in self.boot_identities() + self.elements():
             self._repository.remove(instance)
         self.load(definition, REALIZED)
+        self.system["ElementName"] = self.name
 
     def definition(self):
         """What the definition file holds, as plain values."""

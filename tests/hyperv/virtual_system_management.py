@@ -5,7 +5,8 @@ Source: Microsoft Learn, "Msvm_VirtualSystemManagementService class" and its met
 import os
 import pathlib
 
-from tests.hyperv import cim, export_and_import, firmware, guest_state, jobs, schema, snapshots
+from tests.hyperv import cim, export_and_import, firmware, guest_state, jobs, snapshots
+from tests.hyperv.definition import ROOTS
 from tests.hyperv.resource_types import (
     DISK_DRIVE,
     DVD_DISK,
@@ -31,11 +32,21 @@ V2 = "root/virtualization/v2"
 
 _FIXED_ROOTS = ("ConfigurationDataRoot", "GuestStateDataRoot")
 
+# What ModifySystemSettings does not change [assumption settings-that-stay].
+_FIXED = ("Version", "VirtualSystemSubType", "VirtualSystemType", "VirtualSystemIdentifier",
+          "ConfigurationID", "GuestStateFile")
+
 _NOT_SUPPORTED, _FILE_IN_USE = 32770, 32779
 
 _SYSTEM_SERVICE = "Msvm_VirtualSystemManagementService"
-_VERSIONS = (((10, 0, 20348), "10.0"), ((10, 0, 17763), "9.0"), ((10, 0, 14393), "8.0"),
-             ((6, 3), "5.0"), ((6, 2), "4.0"))
+# The configuration versions of releases of Windows, and of each (since, newest, oldest). Source:
+# Microsoft Learn, "Upgrade virtual machine version in Hyper-V", supported versions.
+_VERSIONS = ("4.0", "5.0", "6.2", "7.0", "7.1", "8.0", "8.1", "8.2", "8.3", "9.0", "9.1", "9.2",
+             "9.3", "10.0", "11.0", "12.0")
+_RELEASES = (
+    ((10, 0, 26100), "12.0", "8.0"), ((10, 0, 20348), "10.0", "8.0"),
+    ((10, 0, 17763), "9.0", "5.0"), ((10, 0, 14393), "8.0", "5.0"), ((6, 3), "5.0", "5.0"),
+    ((6, 2), "4.0", "4.0"))
 
 
 class VirtualSystemManagement:
@@ -73,15 +84,18 @@ class VirtualSystemManagement:
 
     @property
     def newest_version(self):
-        """The newest configuration version this host can load, such as ``9.0``.
+        """The newest configuration version this host can load, such as ``9.0``."""
+        return self._supported[-1]
 
-        Source: Microsoft Learn, "Upgrade virtual machine version in Hyper-V".
-        """
-        return next(text for since, text in _VERSIONS if self._windows_version >= since)
+    @property
+    def _supported(self):
+        newest, oldest = next((newest, oldest) for since, newest, oldest in _RELEASES
+                              if self._windows_version >= since)
+        return _VERSIONS[_VERSIONS.index(oldest):_VERSIONS.index(newest) + 1]
 
     def supports(self, version):
         """Whether the host can load a VM with this configuration version."""
-        return schema.version_tuple(version) <= schema.version_tuple(self.newest_version)
+        return version in self._supported
 
     def machine_named(self, name):
         """The machine with this ElementName.
@@ -130,8 +144,13 @@ class VirtualSystemManagement:
         given = self._repository.embedded(V2, SystemSettings, "Msvm_VirtualSystemSettingData")
         if ReferenceConfiguration is not None or ResourceSettings:
             return jobs.INVALID_PARAMETER  # neither is simulated
-        if not os.path.isabs(given["ConfigurationDataRoot"] or ""):
+        if not given["ConfigurationDataRoot"] or not all(
+                os.path.isabs(given[root]) for root in ROOTS if given[root]):
             return jobs.INVALID_PARAMETER
+        if given["Version"] is None:
+            given["Version"] = self.newest_version
+        elif not self.supports(given["Version"]):
+            return jobs.INVALID_PARAMETER  # [assumption version-of-a-new-vm]
         identifier = new_guid()
         machine = VirtualMachine(self._repository, identifier)
         self._complete_settings(given, identifier)
@@ -143,9 +162,13 @@ class VirtualSystemManagement:
         self._add_devices(identifier, machine.generation)
         machine.offer_export()
         self.machines[identifier] = machine
-        if machine.generation == 2:
-            guest_state.create(machine.guest_state_file)
-        machine.save()
+        try:
+            if machine.generation == 2:
+                guest_state.create(machine.guest_state_file)
+            machine.save()
+        except OSError as fault:
+            self.forget(machine)
+            return self._jobs.failed("DefineSystem", jobs.JobFailure(str(fault)))
         return self._jobs.done("DefineSystem", ResultingSystem=system.reference())
 
     def _complete_settings(self, given, identifier):
@@ -153,7 +176,7 @@ class VirtualSystemManagement:
         for name, value in (
                 ("InstanceID", "Microsoft:" + identifier), ("VirtualSystemType", REALIZED),
                 ("VirtualSystemIdentifier", identifier), ("ConfigurationID", identifier),
-                ("Version", self.newest_version), ("BootSourceOrder", [])):
+                ("BootSourceOrder", [])):
             given[name] = value
         if not given["VirtualSystemSubType"]:
             given["VirtualSystemSubType"] = "Microsoft:Hyper-V:SubType:1"
@@ -221,8 +244,14 @@ class VirtualSystemManagement:
             return None
         machine = self.machine_of(given)
         stored = machine.settings
-        if not machine.is_planned and any(
-                given[root] and given[root] != stored[root] for root in _FIXED_ROOTS):
+
+        def changes(names):
+            return any(given[name] and given[name] != stored[name] for name in names)
+
+        if changes(_FIXED):
+            return jobs.INVALID_PARAMETER
+        if not machine.is_planned and (
+                changes(_FIXED_ROOTS) or machine.snapshots and changes(("SnapshotDataRoot",))):
             # The files of a VM are moved by a migration only [assumption roots-stay].
             return jobs.INVALID_PARAMETER
         return firmware.check(machine, given)
@@ -295,6 +324,9 @@ class VirtualSystemManagement:
         return self._jobs.done("ModifyResourceSettings", ResultingResourceSettings=changed)
 
     def _remove_resources(self, service, ResourceSettings=None):  # noqa: N803
+        if any(self.machine_of(given).is_planned and self._repository.stored(given)[
+                "ResourceSubType"] == HARD_DISK for given in ResourceSettings or ()):
+            return jobs.INVALID_STATE  # [assumption planned-keeps-disks]
         for given in ResourceSettings or ():
             stored = self._repository.stored(given)
             machine = self.machine_of(stored)

@@ -1,10 +1,12 @@
 """Export, copy, import, destroy: what becomes of a VM's files, and of what its TPM holds."""
 import pathlib
+import re
 import shutil
 
 import pytest
 
 from tests.hyperv import key_protector, windows
+from tests.hyperv.definition import ROOTS
 from tests.hyperv.fabric import Fabric
 from tests.hyperv.guardian import Guardian
 from tests.hyperv.windows_stand_ins import VhdUtils
@@ -298,14 +300,112 @@ def test_a_guest_state_elsewhere(on_host, fabric, tmp_path, protector):
     fabric.write_tpm("HV1", machine.name, "bitlocker", SECRET)
     machine.stop()
     assert [pathlib.Path(path).suffix for path in files(elsewhere)] == [".vmgs"]
-    # As another host would register it in place.
-    import_vm(on_host("HV2"), tmp_path / "vm").realize_vm(machine.name)
-    assert fabric.virtual_machine("HV2", machine.name)["guest_state_file"].startswith(
-        str(elsewhere))
+    # In place another host does not find it.
+    migration = import_vm(on_host("HV2"), tmp_path / "vm")
+    assert "guest state file" in failure(migration.realize_vm, machine.name)
+    migration.destroy_existing_planned_vm(machine.name)
+    on_host("HV1").get_migrationutils().export_vm(machine.name, str(tmp_path / "export"))
+    on_host("HV1").get_vmutils().destroy_vm(machine.name)
+    assert files(elsewhere) == files(tmp_path / "vm") == []
+    import_vm(on_host("HV2"), tmp_path / "export").realize_vm(machine.name)
     moved = Machine(on_host("HV2").get_vmutils(), machine.name)
     assert holds_secret(fabric, "HV2", moved)
     moved.vmutils.destroy_vm(machine.name)
     assert files(tmp_path) == []
+
+
+def folders(vmutils, name):
+    settings = vmutils._lookup_vm_check(name)
+    return {getattr(settings, root) for root in ROOTS}
+
+
+def test_an_import_has_folders_of_its_own(on_host, fabric, machine, tmp_path):
+    """Not those of the host that it comes from, which this one may have, too."""
+    taken = machine.vmutils.take_vm_snapshot(machine.name)
+    on_host("HV1").get_migrationutils().export_vm(machine.name, str(tmp_path / "export"))
+    before = files(tmp_path / machine.name)
+    migration = import_vm(on_host("HV2"), tmp_path / "export")
+    vmutils = on_host("HV2").get_vmutils()
+    planned = vmutils._conn.Msvm_PlannedComputerSystem(ElementName=machine.name)[0]
+    snapshot = re.search(r"Microsoft:[0-9A-F-]{36}", taken).group()
+    for identifier in ("Microsoft:" + planned.Name, snapshot):
+        (settings,) = vmutils._conn.Msvm_VirtualSystemSettingData(InstanceID=identifier)
+        assert {getattr(settings, root) for root in ROOTS} == {str(tmp_path / "export")}
+    migration.realize_vm(machine.name)
+    assert folders(vmutils, machine.name) == {str(tmp_path / "export")}
+    assert holds_secret(fabric, "HV2", Machine(vmutils, machine.name))
+    assert files(tmp_path / machine.name) == before
+
+
+def test_snapshots_of_an_import_are_applied_where_it_lies(on_host, fabric, machine, tmp_path):
+    machine.vmutils.take_vm_snapshot(machine.name)
+    on_host("HV1").get_migrationutils().export_vm(
+        machine.name, str(tmp_path / "export"), copy_vm_storage=True)
+    machine.vmutils.destroy_vm(machine.name)
+    before = files(tmp_path / machine.name)
+    migration = import_vm(on_host("HV2"), tmp_path / "export")
+    vmutils = on_host("HV2").get_vmutils()
+    vmutils.update_vm(machine.name, 512, None, 1, None, False, 1,
+                      configuration_root_dir=str(tmp_path / "new"))
+    migration.realize_vm(machine.name)
+    shutil.rmtree(tmp_path / "export" / "Snapshots")
+    shutil.rmtree(tmp_path / "export" / "Virtual Machines")
+    imported = Machine(vmutils, machine.name)
+    imported.start()
+    fabric.write_tpm("HV2", machine.name, "bitlocker", b"changed since")
+    imported.stop()
+    (snapshot,) = vmutils.get_vm_snapshots(machine.name)
+    settings = vmutils._jobutils._get_wmi_obj(snapshot.replace("\\", "/"))
+    assert {getattr(settings, root) for root in ROOTS[:1] + ROOTS[2:]} == {str(tmp_path / "new")}
+    service = vmutils._compat_conn.Msvm_VirtualSystemSnapshotService()[0]
+    job, result = service.ApplySnapshot(Snapshot=snapshot)
+    vmutils._jobutils.check_ret_val(result, job)
+    assert folders(vmutils, machine.name) == {str(tmp_path / "new")}
+    assert holds_secret(fabric, "HV2", imported)
+    assert files(tmp_path / machine.name) == before
+
+
+def test_a_realization_does_not_replace_a_guest_state(on_host, fabric, machine, tmp_path):
+    copy = copied(machine, tmp_path)
+    migration = import_vm(on_host("HV1"), copy)
+    machine.vmutils.update_vm(machine.name, 512, None, 1, None, False, 1,
+                              configuration_root_dir=str(tmp_path / "new"))
+    state = next(copy.rglob("*.vmgs"))
+    other = tmp_path / "new" / "Virtual Machines" / state.name
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"another TPM")
+    before = files(tmp_path)
+    assert "The file exists" in failure(migration.realize_vm, machine.name)
+    assert files(tmp_path) == before and other.read_bytes() == b"another TPM"
+    assert migration.planned_vm_exists(machine.name)
+    other.unlink()
+    migration.realize_vm(machine.name)
+    assert holds_secret(fabric, "HV1", machine)
+
+
+def test_a_planned_vm_needs_the_disks_of_its_snapshots(on_host, machine, tmp_path):
+    machine.vmutils.take_vm_snapshot(machine.name)
+    on_host("HV1").get_migrationutils().export_vm(
+        machine.name, str(tmp_path / "export"), copy_vm_storage=True)
+    machine.vmutils.destroy_vm(machine.name)
+    disks = tmp_path / "export" / "Virtual Hard Disks"
+    migration = import_vm(on_host("HV2"), tmp_path / "export")
+    vmutils = on_host("HV2").get_vmutils()
+    # The VM itself has another disk.
+    VhdUtils().create_dynamic_vhd(str(disks / "new.vhdx"), 1 << 20)
+    (now,) = vmutils.get_vm_storage_paths(machine.name)[0]
+    vmutils.update_vm_disk_path(now, str(disks / "new.vhdx"), False)
+    (disks / "root.vhdx").unlink()
+    assert "root.vhdx" in failure(migration.realize_vm, machine.name)
+
+
+def test_a_planned_vm_keeps_its_disks(on_host, machine, tmp_path):
+    migration = import_vm(on_host("HV1"), copied(machine, tmp_path))
+    (disk,) = machine.vmutils.get_vm_storage_paths(machine.name)[0]
+    assert "32775" in failure(machine.vmutils.detach_vm_disk, machine.name, disk, False)
+    migration.realize_vm(machine.name)
+    machine.vmutils.detach_vm_disk(machine.name, disk, False)
+    assert machine.vmutils.get_vm_storage_paths(machine.name)[0] == []
 
 
 def test_a_vms_files_do_not_move_by_a_setting(machine, tmp_path):
@@ -364,14 +464,25 @@ def test_what_is_no_definition(on_host, tmp_path):
 
 def test_a_failed_realize_leaves_nothing(on_host, fabric, machine, tmp_path, monkeypatch):
     from tests.hyperv.virtual_machine import VirtualMachine
-    copy = copied(machine, tmp_path)
+    copy, real = copied(machine, tmp_path), VirtualMachine.save
     migration = import_vm(on_host("HV1"), copy)
+
+    def move_to(folder):
+        machine.vmutils.update_vm(machine.name, 512, None, 1, None, False, 1,
+                                  configuration_root_dir=str(folder))
+
+    move_to(tmp_path / "new")
     before = files(tmp_path)
     with monkeypatch.context() as patch:
         def broken(self):
+            real(self)
             raise OSError("The disk is full.")
         patch.setattr(VirtualMachine, "save", broken)
         assert "The disk is full." in failure(migration.realize_vm, machine.name)
     assert files(tmp_path) == before and migration.planned_vm_exists(machine.name)
+    # The guest state still goes where the definition goes.
+    move_to(tmp_path / "newer")
     migration.realize_vm(machine.name)
+    assert fabric.virtual_machine("HV1", machine.name)["guest_state_file"].startswith(
+        str(tmp_path / "newer"))
     assert holds_secret(fabric, "HV1", machine)

@@ -573,6 +573,8 @@ class Rules:
                 return 4096, True
             self.sealed_with = next(self.keys)
             self.protector = self.last_good = "east", self.sealed_with
+        elif self.flags["EncryptStateAndVmMigrationTraffic"] and self.protector[0] != "east":
+            return 4096, True
         self.running = True
         return 4096, False
 

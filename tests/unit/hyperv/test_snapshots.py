@@ -123,6 +123,114 @@ def test_the_protector_of_now_does_not_open_the_tpm_of_then(machine, fabric):
         machine.start()
 
 
+def test_going_back_brings_the_name_of_then(machine, fabric):
+    taken = machine.vmutils.take_vm_snapshot(machine.name)
+    machine.stop()
+    settings = machine.vmutils._lookup_vm_check(machine.name, for_update=True)
+    settings.ElementName = "another"
+    machine.vmutils._modify_virtual_system(settings)
+    assert machine.vmutils._lookup_vm_check("another", as_vssd=False)
+    apply(machine, taken)
+    assert machine.vmutils._lookup_vm_check(machine.name, as_vssd=False)
+    machine.start()
+    assert fabric.read_tpm("HV1", machine.name, "bitlocker") == SECRET
+
+
+def contents(folder):
+    return {path: (folder / path).read_bytes() for path in files(folder)}
+
+
+@pytest.mark.parametrize("step", [
+    "VhdUtils.create_differencing_vhd", "VirtualMachine.replace", "VirtualMachine.save"])
+def test_a_snapshot_is_applied_whole_or_not_at_all(
+        machine, fabric, tmp_path, monkeypatch, step):
+    from os_win import exceptions
+
+    from tests.hyperv.virtual_machine import VirtualMachine
+    taken = machine.vmutils.take_vm_snapshot(machine.name)
+    second = tmp_path / "second.vhdx"
+    VhdUtils().create_dynamic_vhd(str(second), 1 << 20)
+    fabric.write_tpm("HV1", machine.name, "bitlocker", b"changed since")
+    machine.stop()
+    machine.vmutils.attach_drive(
+        machine.name, str(second), machine.vmutils.get_vm_scsi_controller(machine.name), 1)
+    later = machine.vmutils.take_vm_snapshot(machine.name)
+    machine.start()
+    fabric.write_tpm("HV1", machine.name, "bitlocker", b"changed again")
+    machine.stop()
+    before, described = contents(tmp_path), fabric.virtual_machine("HV1", machine.name)
+    held = fabric.host("HV1").management.machine_named(machine.name).definition()
+    owner, name = {"VhdUtils": VhdUtils, "VirtualMachine": VirtualMachine}[
+        step.partition(".")[0]], step.partition(".")[2]
+    real, calls = getattr(owner, name), []
+
+    def broken(*arguments, **keywords):
+        real(*arguments, **keywords)
+        calls.append(arguments)
+        if len(calls) == (2 if owner is VhdUtils else 1):
+            raise OSError("The disk is full.")
+
+    def check():
+        assert contents(tmp_path) == before
+        assert fabric.virtual_machine("HV1", machine.name) == described
+        assert fabric.host("HV1").management.machine_named(machine.name).definition() == held
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, broken)
+        with pytest.raises(exceptions.WMIJobFailed, match="The disk is full."):
+            apply(machine, later)
+    assert calls
+    check()
+    machine.start()
+    assert fabric.read_tpm("HV1", machine.name, "bitlocker") == b"changed again"
+    machine.stop()
+    apply(machine, later)
+    machine.start()
+    assert fabric.read_tpm("HV1", machine.name, "bitlocker") == b"changed since"
+    machine.stop()
+    apply(machine, taken)
+    machine.start()
+    assert fabric.read_tpm("HV1", machine.name, "bitlocker") == SECRET
+
+
+@pytest.mark.parametrize("spoil", ["no guest state", "empty guest state", "no disk"])
+def test_what_is_needed_to_go_back(machine, fabric, tmp_path, spoil):
+    from os_win import exceptions
+    taken = machine.vmutils.take_vm_snapshot(machine.name)
+    machine.stop()
+    if spoil == "no disk":
+        # The VM has another one by now.
+        machine.vmutils.update_vm_disk_path(
+            current_disk(machine), str(tmp_path / "base.vhdx"), False)
+        (tmp_path / "root.vhdx").unlink()
+    else:
+        (state,) = (tmp_path / "Snapshots").glob("*.vmgs")
+        state.unlink()
+        if spoil == "empty guest state":
+            state.touch()
+    before, protector = contents(tmp_path), machine.protector()
+    with pytest.raises(exceptions.WMIJobFailed, match="No such file|missing or damaged"):
+        apply(machine, taken)
+    assert contents(tmp_path) == before and machine.protector() == protector
+    machine.start()
+    assert fabric.read_tpm("HV1", machine.name, "bitlocker") == SECRET
+
+
+def test_the_folder_of_snapshots_stays(machine, tmp_path):
+    from os_win import exceptions
+
+    def move():
+        settings = machine.vmutils._lookup_vm_check(machine.name, for_update=True)
+        settings.SnapshotDataRoot = str(tmp_path / "elsewhere")
+        machine.vmutils._modify_virtual_system(settings)
+    taken = machine.vmutils.take_vm_snapshot(machine.name)
+    with pytest.raises(exceptions.WMIJobFailed, match="32773"):
+        move()
+    machine.vmutils.remove_vm_snapshot(taken)
+    move()
+    machine.vmutils.take_vm_snapshot(machine.name)
+    assert len(list((tmp_path / "elsewhere" / "Snapshots").glob("*.vmgs"))) == 1
+
+
 def test_a_running_vm_does_not_go_back(machine):
     taken = machine.vmutils.take_vm_snapshot(machine.name)
     assert service(machine).ApplySnapshot(Snapshot=taken)[1] == 5
@@ -188,16 +296,21 @@ def test_a_disk_error_leaves_no_snapshot(machine, fabric, tmp_path, monkeypatch)
     from os_win import exceptions
 
     from tests.hyperv.virtual_machine import VirtualMachine
-    before, disk = files(tmp_path), current_disk(machine)
+    before, disk, real = contents(tmp_path), current_disk(machine), VirtualMachine.save
     with monkeypatch.context() as patch:
         def broken(self):
+            real(self)
             raise OSError("The disk is full.")
         patch.setattr(VirtualMachine, "save", broken)
         with pytest.raises(exceptions.WMIJobFailed, match="The disk is full."):
             machine.vmutils.take_vm_snapshot(machine.name)
-    assert files(tmp_path) == before and current_disk(machine) == disk
+    assert contents(tmp_path) == before and current_disk(machine) == disk
     assert machine.vmutils.get_vm_snapshots(machine.name) == []
-    machine.vmutils.take_vm_snapshot(machine.name)
+    import wmi
+    taken = machine.vmutils.take_vm_snapshot(machine.name)
+    assert wmi.WMI(moniker=taken.replace("\\", "/")).Parent is None
+    assert fabric.host("HV1").management.machine_named(
+        machine.name).snapshots.popitem()[1].parent is None
 
 
 @pytest.mark.parametrize("missing", ["root.vhdx", "base.vhdx"])
