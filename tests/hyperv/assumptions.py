@@ -42,8 +42,10 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "The code is documented for these methods, when it comes is not. os-win asks for Reboot while "
      "a VM runs, although the document has it lead from off or saved to running."),
     ("one-job-a-machine",
-     "While a job of a VM runs, changes to that VM are refused: a change of its state with 32775 "
-     "(invalid state), of its security settings with 5 (likewise), any other with 32774 (in use).",
+     "While a job of a VM or of its snapshots runs, or a cluster moves it, changes to them are "
+     "refused: a change of its state with 32775 (invalid state), of its security settings and by "
+     "the methods of CIM_VirtualSystemSnapshotService with 5 (likewise), any other with 32774 (in "
+     "use).",
      "The codes are documented, when they are given is not."),
     ("states-on-the-way",
      "While a job starts a VM its EnabledState is 10 (starting), while it turns it off 4 (shutting "

@@ -61,7 +61,7 @@ class SnapshotService:
             snapshot = self._take(machine)
         except jobs.JobFailure as failure:
             return self._jobs.failed("CreateSnapshot", failure, machine.system)
-        return self._jobs.done("CreateSnapshot", snapshot.settings)
+        return self._jobs.done("CreateSnapshot", snapshot.settings, machine.system)
 
     def _take(self, machine):
         if any(i["ResourceSubType"] == PHYSICAL_DISK for i in machine.resources()):
