@@ -90,6 +90,10 @@ class Fabric:
         :param nodes: names of hosts, in the order in which a failover tries them
         :raises ValueError: a host is in a cluster already
         """
+        with self._lock:
+            return self._add_cluster(name, nodes)
+
+    def _add_cluster(self, name, nodes):
         hosts = [self.host(node) for node in nodes]
         if any(self._cluster_of(member) for member in hosts):
             raise ValueError("a host is in another cluster: %s" % nodes)
@@ -206,7 +210,7 @@ class Fabric:
                  "fabric": h.hgs_client.fabric.name
                  if h.hgs_client and h.hgs_client.fabric else None,
                  "attestation_status": h.hgs_client.attestation_status if h.hgs_client else None}
-                for h in self._hosts.values()]
+                for h in list(self._hosts.values())]
 
     @_locked
     def virtual_machines(self, host_name):
@@ -444,6 +448,7 @@ class Fabric:
         for cluster in self._clusters.values():
             cluster.close(host_name)
 
+    @_locked
     def cluster_groups(self, cluster_name):
         """The clustered VMs.
 

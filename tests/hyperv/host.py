@@ -61,12 +61,12 @@ class Host:
             self, job_factory, live_migration, live_migration_addresses)
 
     def lose_power(self):
-        """Go down: nothing reaches the host, and its VMs are off."""
+        """Go down: nothing reaches the host, and its VMs are off, or still saved."""
         self.is_down = True
         self.jobs.lose_running()
         with self.repository.silence():
             for machine in self.management.machines.values():
-                if not machine.is_planned and not machine.is_off:
+                if not machine.is_planned and machine.state not in (OFF, SAVED):
                     self.power.change_state(machine, OFF)
 
     def boot(self):

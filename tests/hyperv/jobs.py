@@ -243,8 +243,10 @@ class Jobs:
         for running in self._running:
             running.release()
             self._remove(running.instance)
+        lost = {machine for running in self._running for machine in running.machines}
         self._running.clear()
         self._moving.clear()
+        self._tell(lost)
 
     # The course of a job.
 
