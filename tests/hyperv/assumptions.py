@@ -242,10 +242,22 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "A VM that is off makes its group partially online: its configuration is online.",
      "The states of groups are documented, those of a VM's two resources are not."),
     ("cluster-refused-move",
-     "A live migration that the destination refuses leaves the group online at the source, with "
-     "and without CLUSAPI_GROUP_MOVE_RETURN_TO_SOURCE_NODE_ON_ERROR.",
+     "A live migration that the destination refuses, or whose destination fails, leaves the group "
+     "online at the source, with and without CLUSAPI_GROUP_MOVE_RETURN_TO_SOURCE_NODE_ON_ERROR.",
      "Hyper-V's live migration leaves the VM running where it is; the flag's part in that is not "
      "documented."),
+    ("cluster-locked",
+     "Any job of its VM puts a group into locked mode (StatusInformation 1), which orders are "
+     "refused with (5960); a move that ignores it kills the job. A queued move waits for the job, "
+     "an automatic failback does not come. Meanwhile the group's state is what it was.",
+     "What locked mode does is documented, which operations of Hyper-V set it is not, nor what is "
+     "terminated by a move that ignores it."),
+    ("cluster-lost",
+     "When a VM leaves its node and the cluster did not move it, both resources have failed. "
+     "Bringing the group online is 5038 (a cluster resource failed); it can be moved, taken "
+     "offline and destroyed, and goes to another node when its own fails.",
+     "[MS-CMRP] says how groups with failed resources move; what the resources of a deleted VM "
+     "answer is not documented."),
     ("cluster-add-here",
      "AddVirtualMachine finds VMs of the node that is asked, by name, and refuses one that is in a "
      "group already; the errors are 5007 and 5010.",

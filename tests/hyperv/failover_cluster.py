@@ -674,8 +674,9 @@ class FailoverCluster:
 
     @staticmethod
     def _machine(group):
-        """The VM, or None: it is lost."""
-        return group.owner.host.management.machines.get(group.vm_id)
+        """The VM, or None: it is lost. One that is planned is none yet."""
+        found = group.owner.host.management.machines.get(group.vm_id)
+        return None if found is None or found.is_planned else found
 
     def _power(self, group, state):
         """:raises jobs.JobFailure: the VM does not start, or its files cannot be reached"""

@@ -83,6 +83,8 @@ class LiveMigration:
         repository.provide(V2, _SERVICE, {
             "CheckVirtualSystemIsMigratable": self._check,
             "ModifyServiceSettings": self._modify_service})
+        job_factory.check_first("CIM_VirtualSystemMigrationService", {
+            "MigrateVirtualSystemToHost": (self._check_migrate, None)})
 
     @property
     def enabled(self):
@@ -99,22 +101,33 @@ class LiveMigration:
              if value is not None and name != "InstanceID"})
         return self._jobs.done("ModifyServiceSettings")
 
-    def _migrate(self, service, ComputerSystem=None, DestinationHost=None,  # noqa: N803
-                 MigrationSettingData=None, NewSystemSettingData=None,  # noqa: N803
-                 NewResourceSettingData=None):  # noqa: N803
+    def _check_migrate(self, service, ComputerSystem=None, DestinationHost=None,  # noqa: N803
+                       MigrationSettingData=None, NewSystemSettingData=None,  # noqa: N803
+                       NewResourceSettingData=None):  # noqa: N803
         given = self._host.repository.embedded(V2, MigrationSettingData, _SETTINGS)
         machine = self._host.management.machine_of(ComputerSystem)
         if machine.is_planned or not machine.is_settled:
             return _INVALID_STATE
-        kind = given["MigrationType"]
-        if kind not in (VIRTUAL_SYSTEM, STAGED, VIRTUAL_SYSTEM_AND_STORAGE) or (
+        if given["MigrationType"] not in (
+                VIRTUAL_SYSTEM, STAGED, VIRTUAL_SYSTEM_AND_STORAGE) or (
                 NewSystemSettingData is not None):
             return _NOT_SUPPORTED  # moves of the storage alone and renaming are not simulated
-        if not DestinationHost:
+        if not DestinationHost or self._new_disks(machine, NewResourceSettingData) is None:
             return _INVALID_PARAMETER
+        return None
+
+    def _migrate(self, service, ComputerSystem=None, DestinationHost=None,  # noqa: N803
+                 MigrationSettingData=None, NewSystemSettingData=None,  # noqa: N803
+                 NewResourceSettingData=None):  # noqa: N803
+        refusal = self._check_migrate(service, ComputerSystem, DestinationHost,
+                                      MigrationSettingData, NewSystemSettingData,
+                                      NewResourceSettingData)
+        if refusal is not None:
+            return refusal
+        given = self._host.repository.embedded(V2, MigrationSettingData, _SETTINGS)
+        machine = self._host.management.machine_of(ComputerSystem)
+        kind = given["MigrationType"]
         disks = self._new_disks(machine, NewResourceSettingData)
-        if disks is None:
-            return _INVALID_PARAMETER
         try:
             destination = self._connect(machine, DestinationHost,
                                         given["DestinationIPAddressList"])
