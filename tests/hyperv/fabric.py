@@ -466,6 +466,7 @@ class Fabric:
         """Let moves begin and not end ("pending"), or wait in the queue ("queued")."""
         self._clusters[cluster_name.lower()].hold_moves(how)
 
+    @_locked
     def release_cluster_moves(self, cluster_name):
         """Let the moves that were held, and all others, go on."""
         self._clusters[cluster_name.lower()].release_moves()

@@ -131,6 +131,7 @@ class FailoverCluster:
         group = Group(found[0], node)
         self._groups[group.identifier] = group
         self._settle(group)
+        self._jobs_changed(node, {group.vm_id})
 
     @_locked
     def configure(self, group, settings):
@@ -373,7 +374,8 @@ class FailoverCluster:
 
     def _run_in_thread(self, group):
         native.module("threading").Thread(
-            target=self._run_move, args=(group, group.move), daemon=True).start()
+            name="move of " + group.name, target=self._run_move, args=(group, group.move),
+            daemon=True).start()
 
     @_locked
     def _run_move(self, group, move):
@@ -649,9 +651,7 @@ class FailoverCluster:
 
     @staticmethod
     def _is_locked(group):
-        host = group.owner.host
-        host.catch_up()
-        return host.jobs.runs_one_of({group.vm_id})
+        return group.owner.host.jobs.runs_one_of({group.vm_id})
 
     def _node(self, identifier):
         for node in self._nodes:
