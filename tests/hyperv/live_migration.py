@@ -257,7 +257,8 @@ def move(machine, source, destination, with_storage=False, planned_id=None, disk
 def take_over(machine, source, destination):
     """Give a VM of a host that died to another one, which reaches its files.
 
-    It is off there, or still saved. What a failover cluster does. The TPM keeps what it had; the next start unwraps the protector.
+    It is off there, or still saved. What a failover cluster does. The TPM keeps what it had; the
+    next start unwraps the protector.
 
     :returns: the machine at the destination
     :raises jobs.JobFailure: the destination cannot have it; nothing is changed
