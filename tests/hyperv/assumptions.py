@@ -58,6 +58,9 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
     ("job-status",
      "A failed job's OperationalStatus is OK (2), and GetErrorEx gives its errors.",
      "The class says that it is always OK, GetErrorEx that there are no errors then."),
+    ("jobs-and-power",
+     "A host that comes up after a power cut has no jobs of before, finished ones neither.",
+     "Nothing public says what becomes of them; a client that waits must bear that one is gone."),
     ("job-codes",
      "A failed job has JobState 10 and ErrorCode 32768; an HRESULT is in its words.",
      "ErrorCode is a uint16 and cannot hold one."),
@@ -272,7 +275,7 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "is not one for Windows, nor the other way round."),
     ("provisioning-job",
      "ProvisionMachine returns 0 with its job embedded; it refuses missing files, a VM that was "
-     "started before and one without virtual TPM with WMI errors.",
+     "started before, one without virtual TPM and one whose job runs with WMI errors.",
      "The return values are not documented. A caller such as os-win, which takes the job for a "
      "path, could not wait for it with 4096."),
     ("provisioning-at-boot",

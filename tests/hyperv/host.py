@@ -55,7 +55,7 @@ class Host:
         if version >= (10, 0) and shielded_vm_tools:
             self.repository.add_namespace(MSPS)
             self.provisioning = self.power.provisioning = Provisioning(
-                self.repository, self.management)
+                self.repository, job_factory, self.management)
         SnapshotService(self.repository, job_factory, self.management)
         self.live_migration = LiveMigration(
             self, job_factory, live_migration, live_migration_addresses)

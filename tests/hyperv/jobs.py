@@ -239,10 +239,16 @@ class Jobs:
             self._remove(self._finished.popleft()[1])
 
     def lose_running(self):
-        """Forget the jobs that run: the host goes down, and their work is not done."""
+        """Forget all jobs: the host goes down, and the work of those that run is not done.
+
+        Also of those that have ended [assumption jobs-and-power].
+        """
         for running in self._running:
             running.release()
             self._remove(running.instance)
+        for _, job in self._finished:
+            self._remove(job)
+        self._finished.clear()
         lost = {machine for running in self._running for machine in running.machines}
         self._running.clear()
         self._moving.clear()

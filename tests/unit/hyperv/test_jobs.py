@@ -352,6 +352,21 @@ def test_a_finished_job_is_kept_for_five_minutes(fabric, system, vmutils, job_of
     vmutils.stop_vm_jobs("vm")
 
 
+def test_a_host_that_lost_its_power_has_no_jobs(fabric, system, vmutils, job_of):
+    import wmi
+    ended, _ = system.RequestStateChange(RequestedState=2)
+    fabric.add_delay("HV1", CHANGE, MINUTE)
+    running, _ = system.RequestStateChange(RequestedState=3)
+    fabric.fail_node("HV1")
+    fabric.restore_node("HV1")
+    for path in (ended, running):
+        with pytest.raises(wmi.x_wmi):
+            job_of(path)
+    assert vmutils._conn.Msvm_AffectedJobElement() == []
+    fabric.advance_clock(10 * MINUTE)
+    assert state_of(fabric) == 3
+
+
 def test_who_watches_a_job_sees_it_change(fabric, system):
     seen = []
     fabric.call_repository(
