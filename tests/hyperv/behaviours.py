@@ -749,6 +749,10 @@ AREAS["Snapshots, export and import"] = _rows(
     ("Snapshots of disks alone, and of what is no snapshot, are refused.",
      "Microsoft Learn, CIM_VirtualSystemSnapshotService (Invalid Type, Invalid Parameter)",
      "tests/unit/hyperv/test_snapshots.py::test_refused_snapshots"),
+    ("So they are at once where their jobs are delayed.",
+     'Microsoft Learn, return values ("Method Parameters Checked - Job Started (4096)")',
+     "tests/unit/hyperv/test_snapshots.py::"
+     "test_refusals_come_at_once_also_where_jobs_are_delayed"),
     ("A VM with a physical disk gets no snapshot.",
      "assumed: snapshot-files",
      "tests/unit/hyperv/test_snapshots.py::test_a_vm_with_a_physical_disk_gets_no_snapshot"),
