@@ -9,6 +9,7 @@ from __future__ import annotations
 from tests.mutations import Mutation
 
 _ATTESTATION = "tests/unit/hyperv/test_attestation.py::"
+_CLUSTER = "tests/unit/hyperv/test_failover_cluster.py::"
 _JOBS = "tests/unit/hyperv/test_jobs.py::"
 _MIGRATION = "tests/unit/hyperv/test_live_migration.py::"
 _PROTECTORS = "tests/unit/hyperv/test_key_protectors.py::"
@@ -188,4 +189,18 @@ known = GuardedFabric.__dict__.get("_known")
         "    if unknown:",
         "    if not known:",
         ("tests/unit/hyperv/test_configuration.py::test_what_is_refused",)),
+    Mutation(
+        "snapshots without a VM",
+        "The job of a snapshot is none of its VM: drivers need not wait for it.",
+        "jobs.py",
+        'return found[0]["VirtualSystemIdentifier"] if found else None',
+        "return None",
+        (_JOBS + "test_the_job_of_a_snapshot_is_one_of_its_machine",)),
+    Mutation(
+        "orders to a locked group",
+        "A cluster moves, saves or destroys what a job of the VM works on.",
+        "failover_cluster.py",
+        "if not ignore_lock and self._is_locked(group):",
+        "if False:",
+        (_CLUSTER + "test_a_group_is_locked_while_a_job_of_its_vm_runs",)),
 )

@@ -63,8 +63,10 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "The code is documented for these methods, when it comes is not. os-win asks for Reboot while "
      "a VM runs, although the document has it lead from off or saved to running."),
     ("one-job-a-machine",
-     "While a job of a VM runs, changes to that VM are refused: a change of its state with 32775 "
-     "(invalid state), of its security settings with 5 (likewise), any other with 32774 (in use).",
+     "While a job of a VM or of its snapshots runs, or a cluster moves it, changes to them are "
+     "refused: a change of its state with 32775 (invalid state), of its security settings and by "
+     "the methods of CIM_VirtualSystemSnapshotService with 5 (likewise), any other with 32774 (in "
+     "use).",
      "The codes are documented, when they are given is not."),
     ("states-on-the-way",
      "While a job starts a VM its EnabledState is 10 (starting), while it turns it off 4 (shutting "
@@ -77,6 +79,9 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
     ("job-status",
      "A failed job's OperationalStatus is OK (2), and GetErrorEx gives its errors.",
      "The class says that it is always OK, GetErrorEx that there are no errors then."),
+    ("jobs-and-power",
+     "A host that comes up after a power cut has no jobs of before, finished ones neither.",
+     "Nothing public says what becomes of them; a client that waits must bear that one is gone."),
     ("job-codes",
      "A failed job has JobState 10 and ErrorCode 32768; an HRESULT is in its words.",
      "ErrorCode is a uint16 and cannot hold one."),
@@ -298,10 +303,22 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "A VM that is off makes its group partially online: its configuration is online.",
      "The states of groups are documented, those of a VM's two resources are not."),
     ("cluster-refused-move",
-     "A live migration that the destination refuses leaves the group online at the source, with "
-     "and without CLUSAPI_GROUP_MOVE_RETURN_TO_SOURCE_NODE_ON_ERROR.",
+     "A live migration that the destination refuses, or whose destination fails, leaves the group "
+     "online at the source, with and without CLUSAPI_GROUP_MOVE_RETURN_TO_SOURCE_NODE_ON_ERROR.",
      "Hyper-V's live migration leaves the VM running where it is; the flag's part in that is not "
      "documented."),
+    ("cluster-locked",
+     "Any job of its VM puts a group into locked mode (StatusInformation 1), which orders are "
+     "refused with (5960); a move that ignores it kills the job. A queued move waits for the job, "
+     "an automatic failback does not come. Meanwhile the group's state is what it was.",
+     "What locked mode does is documented, which operations of Hyper-V set it is not, nor what is "
+     "terminated by a move that ignores it."),
+    ("cluster-lost",
+     "When a VM leaves its node and the cluster did not move it, both resources have failed. "
+     "Bringing the group online is 5038 (a cluster resource failed); it can be moved, taken "
+     "offline and destroyed, and goes to another node when its own fails.",
+     "[MS-CMRP] says how groups with failed resources move; what the resources of a deleted VM "
+     "answer is not documented."),
     ("cluster-add-here",
      "AddVirtualMachine finds VMs of the node that is asked, by name, and refuses one that is in a "
      "group already; the errors are 5007 and 5010.",
@@ -316,7 +333,7 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "is not one for Windows, nor the other way round."),
     ("provisioning-job",
      "ProvisionMachine returns 0 with its job embedded; it refuses missing files, a VM that was "
-     "started before and one without virtual TPM with WMI errors.",
+     "started before, one without virtual TPM and one whose job runs with WMI errors.",
      "The return values are not documented. A caller such as os-win, which takes the job for a "
      "path, could not wait for it with 4096."),
     ("provisioning-at-boot",

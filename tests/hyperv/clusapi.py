@@ -123,15 +123,19 @@ class _Functions:
 
     def _get(self, number, kind):
         with self._lock:
-            handle = self._handles.get(number)
+            return self._held(number, kind)
+
+    def _close(self, number, kind):
+        # Two threads may close the same handle: the second one finds none.
+        with self._lock:
+            self._held(number, kind)
+            return self._handles.pop(number)
+
+    def _held(self, number, kind):
+        handle = self._handles.get(number)
         if handle is None or handle.kind != kind:
             raise ClusterError("INVALID_HANDLE")
         return handle
-
-    def _close(self, number, kind):
-        self._get(number, kind)
-        with self._lock:
-            return self._handles.pop(number)
 
     def _open(self, cluster, kind, find, name):
         parent = self._get(cluster, "cluster")

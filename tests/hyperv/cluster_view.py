@@ -21,6 +21,8 @@ _ONLINE, _OFFLINE, _FAILED, _PENDING = 2, 3, 4, 129
 _RESOURCE_STATES = {
     ONLINE: (_ONLINE, _ONLINE), OFFLINE: (_OFFLINE, _OFFLINE), FAILED: (_FAILED, _ONLINE),
     PARTIAL: (_OFFLINE, _ONLINE), PENDING: (_PENDING, _ONLINE)}
+# Those of a VM that is lost.
+_LOST = (_FAILED, _FAILED)
 
 _NODE_UP = 0
 _NONE, _PERFORM_CLEANUP = 1, 2
@@ -58,7 +60,9 @@ class ClusterView:
         self._store("MSCluster_ResourceGroup", Name=group.name, Id=group.identifier,
                     GroupType=group.type, IsCore=False, OwnerNode=group.owner.name,
                     State=group.state, StatusInformation=group.status, **group.settings)
-        for resource, state in zip(group.resources, _RESOURCE_STATES[group.state]):
+        states = (_LOST if group.is_lost and group.state == FAILED
+                  else _RESOURCE_STATES[group.state])
+        for resource, state in zip(group.resources, states):
             self._store("MSCluster_Resource", Name=resource.name, Id=resource.identifier,
                         Type=resource.type_name, OwnerGroup=group.name, State=state,
                         OwnerNode=group.owner.name, CoreResource=False, PersistentState=True)

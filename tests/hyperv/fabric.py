@@ -113,6 +113,10 @@ class Fabric:
             that is in a cluster already
         """
         configuration.check_cluster({"name": name, "nodes": nodes}, self._hosts)
+        with self._lock:
+            return self._add_cluster(name, nodes)
+
+    def _add_cluster(self, name, nodes):
         hosts = [self.host(node) for node in nodes]
         if any(self._cluster_of(member) for member in hosts):
             raise configuration.ConfigurationError("a host is in another cluster: %s" % nodes)
@@ -234,7 +238,7 @@ class Fabric:
                  "fabric": h.hgs_client.fabric.name
                  if h.hgs_client and h.hgs_client.fabric else None,
                  "attestation_status": h.hgs_client.attestation_status if h.hgs_client else None}
-                for h in self._hosts.values()]
+                for h in list(self._hosts.values())]
 
     @_locked
     def virtual_machines(self, host_name):
@@ -480,6 +484,7 @@ class Fabric:
         for cluster in self._clusters.values():
             cluster.close(host_name)
 
+    @_locked
     def cluster_groups(self, cluster_name):
         """The clustered VMs.
 
@@ -497,6 +502,7 @@ class Fabric:
         """Let moves begin and not end ("pending"), or wait in the queue ("queued")."""
         self._clusters[cluster_name.lower()].hold_moves(how)
 
+    @_locked
     def release_cluster_moves(self, cluster_name):
         """Let the moves that were held, and all others, go on."""
         self._clusters[cluster_name.lower()].release_moves()

@@ -2,10 +2,13 @@
 
 A group is a VM with its two resources, "Virtual Machine <name>" and "Virtual Machine Configuration
 <name>", on one node, the owner. Moves of a running VM are live migrations, without a limit of how
-many at once; what comes to a node unwraps its key protector there.
+many at once; what comes to a node unwraps its key protector there. While a job of its VM runs a
+group is locked [assumption cluster-locked]; when the VM leaves its node and the cluster did not
+move it, the group has failed [assumption cluster-lost].
 
-Source: Microsoft Learn, "Failover Cluster API" (clusapi.h), "MSCluster_ResourceGroup class";
-[MS-CMRP]; os-win, ``clusterutils.py``. What these leave open: [assumption cluster-order],
+Source: Microsoft Learn, "Failover Cluster API" (clusapi.h), "MSCluster_ResourceGroup class",
+"MoveClusterGroupEx function" (locked resources), "StatusInformation"; [MS-CMRP] 3.1.4.2.50 to 53;
+os-win, ``clusterutils.py``. What these leave open: [assumption cluster-order],
 [assumption cluster-failback].
 """
 import contextlib
@@ -28,7 +31,8 @@ from tests.hyperv.virtual_machine import OFF, PAUSED, RUNNING, SAVED, V2
 ONLINE, OFFLINE, FAILED, PARTIAL, PENDING = range(5)
 
 _VIRTUAL_MACHINE_GROUP = 111
-_WAITING_IN_QUEUE_FOR_MOVE = 4
+# CLUSGRP_STATUS_...
+_LOCKED_MODE, _WAITING_IN_QUEUE_FOR_MOVE = 1, 4
 
 # VirtualMachineMigrationType, the value of the property "Virtual Machine" of a move.
 _TURN_OFF, _QUICK, _SHUT_DOWN, _SHUT_DOWN_FORCED, _LIVE = range(5)
@@ -36,8 +40,14 @@ _MOVE_TYPE = "Virtual Machine"
 
 # CLUSAPI_GROUP_MOVE_...: ignore resource status, return to source, queue, high priority, failback.
 _MOVE_FLAGS = 0x1F
+_IGNORE_RESOURCE_STATUS, _QUEUE_ENABLED = 0x1, 0x4
 
 _VM_RESOURCE, _CONFIGURATION_RESOURCE = "Virtual Machine %s", "Virtual Machine Configuration %s"
+
+# Why a group is not what it should be; the words are not documented.
+LOST = "The virtual machine of '%s' was not found. (0x80070490)"
+LOCKED = "The requested operation can not be completed because a resource has locked status."
+NO_NODE = "The node '%s' is not available. (0x8007138D)"
 
 _SECONDS_AN_HOUR = 3600
 _NODES_MINUS_ONE = 0xFFFFFFFF
@@ -79,6 +89,8 @@ class FailoverCluster:
         for node in self._nodes:
             node.host.repository.subscribe(
                 V2, _WATCH, functools.partial(self._vm_changed, node))
+            node.host.jobs.watch(functools.partial(self._jobs_changed, node))
+            node.host.management.on_forget.append(functools.partial(self._vm_gone, node))
 
     # For the WMI view of each node.
 
@@ -119,6 +131,7 @@ class FailoverCluster:
         group = Group(found[0], node)
         self._groups[group.identifier] = group
         self._settle(group)
+        self._jobs_changed(node, {group.vm_id})
 
     @_locked
     def configure(self, group, settings):
@@ -162,7 +175,7 @@ class FailoverCluster:
 
     @_locked
     def group_state(self, identifier):
-        """(state, name of the owner node). :raises ClusterError: GROUP_NOT_FOUND"""
+        """(state, name of the owner node). :raises ClusterError: GROUP_NOT_AVAILABLE"""
         group = self._group(identifier)
         return group.state, group.owner.name
 
@@ -177,15 +190,25 @@ class FailoverCluster:
     def online(self, identifier, node_identifier=None):
         """Start the VM where it is not started.
 
-        :raises ClusterError: INVALID_STATE with the reason of the VM that does not start
+        :raises ClusterError: INVALID_STATE with the reason of the VM that does not start, or that
+            the node does not take; RESOURCE_FAILED: the VM is lost; see :meth:`_free_group`
         """
-        group = self._idle_group(identifier)
-        if node_identifier and self._node(node_identifier) is not group.owner:
-            self._relocate(group, self._up(self._node(node_identifier)), _QUICK)
+        group = self._free_group(identifier)
         self._up(group.owner)
+        if node_identifier and self._node(node_identifier) is not group.owner:
+            try:
+                self._relocate(group, self._up(self._node(node_identifier)), _QUICK)
+            except jobs.JobFailure as failure:
+                group.reason = failure.description
+                self._settle(group)
+                raise ClusterError("INVALID_STATE", failure.description) from failure
         group.taken_offline = False
+        machine = self._machine(group)
+        if machine is None:
+            self._settle(group)
+            raise ClusterError("RESOURCE_FAILED", group.reason)
         try:
-            if self._machine(group).state != RUNNING:
+            if machine.state != RUNNING:
                 self._power(group, RUNNING)
         except jobs.JobFailure as failure:
             group.reason = failure.description
@@ -195,18 +218,28 @@ class FailoverCluster:
 
     @_locked
     def offline(self, identifier):
-        """Save the VM where it runs [assumption cluster-offline-saves]."""
-        group = self._idle_group(identifier)
+        """Save the VM where it runs [assumption cluster-offline-saves].
+
+        :raises ClusterError: INVALID_STATE with the reason; see :meth:`_free_group`
+        """
+        group = self._free_group(identifier)
         self._up(group.owner)
-        if self._machine(group).state in (RUNNING, PAUSED):
-            self._power(group, SAVED)
+        machine = self._machine(group)
+        if machine is not None and machine.state in (RUNNING, PAUSED):
+            try:
+                self._power(group, SAVED)
+            except jobs.JobFailure as failure:
+                raise ClusterError("INVALID_STATE", failure.description) from failure
         group.taken_offline = True
         self._settle(group)
 
     @_locked
     def destroy(self, identifier):
-        """The VM is in the cluster no more; it goes on where it is."""
-        group = self._idle_group(identifier)
+        """The VM is in the cluster no more; it goes on where it is.
+
+        :raises ClusterError: see :meth:`_free_group`
+        """
+        group = self._free_group(identifier)
         del self._groups[identifier]
         for view in self._views:
             view.hide(group)
@@ -220,9 +253,10 @@ class FailoverCluster:
         :param properties: {"Virtual Machine": how}, 4 is a live migration; others are for other
             resource types
         :returns: 0 where there is nothing to do, else ERROR_IO_PENDING
-        :raises ClusterError: GROUP_MOVING, HOST_NODE_NOT_AVAILABLE, INVALID_PARAMETER
+        :raises ClusterError: HOST_NODE_NOT_AVAILABLE, INVALID_PARAMETER; see :meth:`_free_group`
         """
-        group = self._idle_group(identifier)
+        is_forced = flags & _IGNORE_RESOURCE_STATUS
+        group = self._free_group(identifier, is_forced)
         how = properties.get(_MOVE_TYPE, _LIVE)
         if flags & ~_MOVE_FLAGS or how > _LIVE:
             raise ClusterError("INVALID_PARAMETER")
@@ -234,11 +268,14 @@ class FailoverCluster:
             return 0
         if node is None or not node.is_up or not group.owner.is_up:
             raise ClusterError("HOST_NODE_NOT_AVAILABLE")
+        if is_forced:
+            # "Terminates the resource if necessary": here, what is in the way.
+            group.owner.host.jobs.kill(group.vm_id)
         group.move, group.reason = _Move(node, how, flags), None
         if self._hold == QUEUED_MOVES:
-            self._set_status(group, _WAITING_IN_QUEUE_FOR_MOVE)
+            self._set_status(group, _WAITING_IN_QUEUE_FOR_MOVE, True)
         else:
-            self._set(group, PENDING)
+            self._begin_move(group)
         if self._hold is None:
             self._run_in_thread(group)
         return CODES["IO_PENDING"]
@@ -310,10 +347,14 @@ class FailoverCluster:
         """A node is gone; its groups go to others. Called once the host is down."""
         failed = self.member(host)
         self._ports.close_of(host.name)
-        for group in [g for g in self._groups.values() if g.owner is failed]:
-            group.move = None
-            self._set_status(group, 0)
-            self._fail_over(group)
+        for group in list(self._groups.values()):
+            if group.owner is failed:
+                self._end_move(group)
+                self._fail_over(group)
+            elif group.move is not None and group.move.node is failed:
+                # The VM goes on where it was [assumption cluster-refused-move].
+                group.reason = NO_NODE % failed.name
+                self._finish_move(group, group.move)
 
     @_locked
     def node_restored(self, host):
@@ -333,49 +374,90 @@ class FailoverCluster:
 
     def _run_in_thread(self, group):
         native.module("threading").Thread(
-            target=self._run_move, args=(group, group.move), daemon=True).start()
+            name="move of " + group.name, target=self._run_move, args=(group, group.move),
+            daemon=True).start()
 
     @_locked
     def _run_move(self, group, move):
         if group.move is not move:
             return
-        if not move.cancelled:
-            self._set_status(group, 0)
-            self._set(group, PENDING)
-            try:
+        waits = False
+        try:
+            waits = not move.cancelled and self._must_wait(group)
+            if not (move.cancelled or waits):
+                self._begin_move(group)
                 self._relocate(group, self._up(move.node), move.how)
                 group.home = None
-            except (jobs.JobFailure, ClusterError) as failure:
-                # The VM goes on where it was, whether or not the caller asked for that
-                # [assumption cluster-refused-move].
-                group.reason = str(failure)
-        self._finish_move(group, move)
+        except (jobs.JobFailure, ClusterError) as failure:
+            # The VM goes on where it was, whether or not the caller asked for that
+            # [assumption cluster-refused-move].
+            group.reason = str(failure)
+        finally:
+            # Whoever waits for the end of the move shall not wait for ever.
+            if not waits:
+                self._finish_move(group, move)
+
+    def _must_wait(self, group):
+        """Whether a move waits in the queue for the end of a job that began before it.
+
+        :raises jobs.JobFailure: there is one, and the move is not to be queued
+        """
+        if group.move.is_begun or not self._is_locked(group):
+            return False
+        if not group.move.flags & _QUEUE_ENABLED:
+            raise jobs.JobFailure(LOCKED)
+        self._set_status(group, _WAITING_IN_QUEUE_FOR_MOVE, True)
+        return True
+
+    def _waits(self, group):
+        return bool(group.status & _WAITING_IN_QUEUE_FOR_MOVE)
+
+    def _begin_move(self, group):
+        self._set_status(group, _WAITING_IN_QUEUE_FOR_MOVE, False)
+        group.move.is_begun = True
+        group.owner.host.jobs.begin_move(group.vm_id)
+        self._set(group, PENDING)
+
+    def _end_move(self, group):
+        group.move = None
+        for node in self._nodes:
+            node.host.jobs.end_move(group.vm_id)
+        self._set_status(group, _WAITING_IN_QUEUE_FOR_MOVE, False)
 
     def _finish_move(self, group, move):
         if group.move is move:
-            group.move = None
-            self._set_status(group, 0)
+            self._end_move(group)
             self._settle(group)
 
     def _relocate(self, group, node, how):
         """Bring a VM to another node that is up, and let it be there what it was.
 
+        Of a lost VM only the group goes.
+
         :raises jobs.JobFailure: it is where it was, as it was
         """
         source, machine = group.owner, self._machine(group)
+        if machine is None:
+            group.owner = node
+            self._owner_changed(group)
+            return
         before = machine.state
-        with self._quiet(group):
-            if before in (RUNNING, PAUSED) and how != _LIVE:
-                self._power(group, SAVED if how == _QUICK else OFF)
-            try:
-                live_migration.move(self._machine(group), source.host, node.host)
-                group.owner = node
-                if self._machine(group).state != before:
-                    self._power(group, RUNNING)
-            except jobs.JobFailure:
-                self._return(group, source, before)
-                raise
-        self._owner_changed(group)
+        live_migration.check(machine, source.host, node.host)
+        try:
+            with self._quiet(group):
+                if before in (RUNNING, PAUSED) and how != _LIVE:
+                    self._power(group, SAVED if how == _QUICK else OFF)
+                try:
+                    live_migration.move(machine, source.host, node.host)
+                    group.owner = node
+                    if self._machine(group).state != before:
+                        self._power(group, RUNNING)
+                except jobs.JobFailure:
+                    self._return(group, source, before)
+                    raise
+        finally:
+            if group.owner is not source:
+                self._owner_changed(group)
 
     def _return(self, group, source, state):
         if group.owner is not source:
@@ -392,6 +474,10 @@ class FailoverCluster:
         """
         ran, group.reason = group.was_online, None
         group.home = group.home or group.owner
+        if self._machine(group) is None:
+            self._relocate(group, next(iter(self._candidates(group)), group.owner), _LIVE)
+            self._settle(group)
+            return
         self._set(group, PENDING)
         for node in self._candidates(group):
             if not self._may_fail_over(group):
@@ -424,8 +510,9 @@ class FailoverCluster:
     def _restart(self, group):
         """The group of a node that is back and that no other node could take."""
         group.home = None
+        machine = self._machine(group)
         try:
-            if group.was_online and self._machine(group).state == OFF:
+            if group.was_online and machine is not None and machine.state == OFF:
                 with self._quiet(group):
                     self._power(group, RUNNING)
         except jobs.JobFailure as failure:
@@ -450,11 +537,36 @@ class FailoverCluster:
 
     def _vm_changed(self, node, system, before):
         """A VM changed its power state by Hyper-V itself."""
-        for group in self._groups.values():
-            if (group.vm_id == system["Name"] and group.owner is node and node.is_up
-                    and not group.is_quiet and group.move is None):
+        for group in self._left_alone(node):
+            machine = self._machine(group)
+            if group.vm_id == system["Name"] and machine is not None and machine.is_settled:
                 group.taken_offline = False
                 self._settle(group)
+
+    def _vm_gone(self, node, identifier):
+        """A VM is on a node no more."""
+        for group in self._left_alone(node):
+            if group.vm_id == identifier:
+                self._settle(group)
+
+    def _jobs_changed(self, node, machines):
+        """A job of VMs of a node begins or ends; what it did not do is no event."""
+        for group in self._groups.values():
+            if group.vm_id in machines and group.owner is node:
+                is_locked = node.host.jobs.runs_one_of({group.vm_id})
+                self._set_status(group, _LOCKED_MODE, is_locked)
+                if group.move is not None and self._waits(group) and not (
+                        is_locked or self._hold):
+                    self._run_in_thread(group)
+        for group in self._left_alone(node):
+            if group.vm_id in machines:
+                self._settle(group)
+
+    def _left_alone(self, node):
+        """The groups of a node that is up which the cluster does not move or start itself."""
+        return [group for group in self._groups.values()
+                if group.owner is node and node.is_up and not group.is_quiet
+                and group.move is None]
 
     @contextlib.contextmanager
     def _quiet(self, group):
@@ -469,11 +581,16 @@ class FailoverCluster:
         """Take the state from the VM.
 
         Its configuration is online wherever the VM is known: a VM that is off makes the group
-        partially online [assumption cluster-partial].
+        partially online [assumption cluster-partial]. While a job changes the VM's state, that of
+        the group stays.
         """
-        machine = group.owner.host.management.machines.get(group.vm_id)
+        machine = self._machine(group)
+        group.is_lost = machine is None
         if machine is None:
-            state = FAILED
+            group.reason = LOST % group.name
+            state = OFFLINE if group.taken_offline else FAILED
+        elif not machine.is_settled:
+            return
         elif machine.state in (RUNNING, PAUSED):
             state = ONLINE
         else:
@@ -488,7 +605,8 @@ class FailoverCluster:
         if changed:
             self._post(group, GROUP_STATE, state)
 
-    def _set_status(self, group, status):
+    def _set_status(self, group, flag, is_set):
+        status = group.status | flag if is_set else group.status & ~flag
         if group.status != status:
             group.status = status
             self._show(group)
@@ -515,13 +633,25 @@ class FailoverCluster:
         try:
             return self._groups[identifier]
         except KeyError:
-            raise ClusterError("GROUP_NOT_FOUND", identifier) from None
+            raise ClusterError("GROUP_NOT_AVAILABLE", identifier) from None
 
-    def _idle_group(self, identifier):
+    def _free_group(self, identifier, ignore_lock=False):
+        """A group that takes orders.
+
+        :raises ClusterError: GROUP_NOT_AVAILABLE: it is destroyed; GROUP_MOVING, GROUP_QUEUED: it
+            has a move to do; RESOURCE_LOCKED_STATUS: a job of its VM runs
+        """
         group = self._group(identifier)
         if group.move is not None:
-            raise ClusterError("GROUP_MOVING", group.name)
+            raise ClusterError("GROUP_QUEUED" if self._waits(group) else "GROUP_MOVING",
+                               group.name)
+        if not ignore_lock and self._is_locked(group):
+            raise ClusterError("RESOURCE_LOCKED_STATUS", LOCKED)
         return group
+
+    @staticmethod
+    def _is_locked(group):
+        return group.owner.host.jobs.runs_one_of({group.vm_id})
 
     def _node(self, identifier):
         for node in self._nodes:
@@ -544,10 +674,16 @@ class FailoverCluster:
 
     @staticmethod
     def _machine(group):
-        return group.owner.host.management.machines[group.vm_id]
+        """The VM, or None: it is lost. One that is planned is none yet."""
+        found = group.owner.host.management.machines.get(group.vm_id)
+        return None if found is None or found.is_planned else found
 
     def _power(self, group, state):
-        group.owner.host.power.change_state(self._machine(group), state)
+        """:raises jobs.JobFailure: the VM does not start, or its files cannot be reached"""
+        try:
+            group.owner.host.power.change_state(self._machine(group), state)
+        except OSError as fault:
+            raise jobs.JobFailure(str(fault)) from None
 
 
 class Node:
@@ -591,7 +727,7 @@ class Group:
             "FailoverPeriod": 6, "FailoverThreshold": _NODES_MINUS_ONE, "PersistentState": True,
             "Priority": 2000, "Description": "", "AntiAffinityClassNames": ()}
         self.home, self.failovers, self.move = None, [], None
-        self.taken_offline = self.is_quiet = self.was_online = False
+        self.taken_offline = self.is_quiet = self.was_online = self.is_lost = False
 
     @property
     def type(self):
@@ -599,7 +735,11 @@ class Group:
 
 
 class _Move:
-    """A move under way."""
+    """A move under way.
+
+    :ivar is_begun: whether it is out of the queue
+    """
 
     def __init__(self, node, how, flags):
-        self.node, self.how, self.flags, self.cancelled = node, how, flags, False
+        self.node, self.how, self.flags = node, how, flags
+        self.cancelled = self.is_begun = False

@@ -1,12 +1,13 @@
 """Faults and delays on demand: the Nth call of a method fails, or its job takes time."""
 import fnmatch
 
-from tests.hyperv import jobs
+from tests.hyperv import cim, jobs
 
 # Methods that change nothing work while a job of the VM runs.
 _READING = ("Get", "Check", "Validate", "Format", "Test", "Diagnose")
-# ModifySecuritySettings has return values of its own; 5 is its invalid state.
-_REFUSALS = {"RequestStateChange": jobs.INVALID_STATE, "ModifySecuritySettings": 5}
+# These have return values of their own; 5 is their invalid state.
+_REFUSALS = {"RequestStateChange": jobs.INVALID_STATE, "ModifySecuritySettings": 5,
+             "CreateSnapshot": 5, "DestroySnapshot": 5, "ApplySnapshot": 5}
 
 
 class Faults:
@@ -73,21 +74,21 @@ class Faults:
             return _REFUSALS.get(method, jobs.IN_USE)
         rule = self._next("%s.%s" % (cls.name, method))
         if rule is None:
-            return self._run(method, work)
+            return self._run(target, method, values, work)
         failure = jobs.JobFailure(*rule["job_error"]) if rule["job_error"] else None
         if rule["delay"] and _starts_jobs(cls, method):
-            return self._run(method, lambda: self._jobs.start(
+            return self._run(target, method, values, lambda: self._jobs.start(
                 target, method, values, work, rule["delay"], failure,
                 rule["point"] == "before", rule["cancellable"]))
         if rule["point"] == "after":
-            result = self._run(method, work)
+            result = self._run(target, method, values, work)
             code = result if isinstance(result, int) else (result or {}).get("ReturnValue", 0)
             if code not in (jobs.COMPLETED, jobs.STARTED):
                 return result
             if failure is None and rule["return_value"] is None:
                 return result
         if failure is not None:
-            return self._jobs.failed(method, failure)
+            return self._failed(target, method, values, failure)
         return rule["return_value"]
 
     def run(self, name, work, error):
@@ -114,11 +115,19 @@ class Faults:
             return False
         return self._jobs.is_busy(self._jobs.machines_in(target, values))
 
-    def _run(self, method, work):
+    def _run(self, target, method, values, work):
         try:
             return work()
         except jobs.JobFailure as failure:
-            return self._jobs.failed(method, failure)
+            return self._failed(target, method, values, failure)
+        except OSError as fault:
+            # A file of the VM cannot be read or written.
+            if not _starts_jobs(getattr(target, "cls", target), method):
+                raise cim.error("FAILED", str(fault)) from None
+            return self._failed(target, method, values, jobs.JobFailure(str(fault)))
+
+    def _failed(self, target, method, values, failure):
+        return self._jobs.failed(method, failure, *self._jobs.systems_in(target, values))
 
     def _next(self, name):
         """The rule for this call, counted down; None: there is none."""

@@ -55,18 +55,18 @@ class Host:
         if version >= (10, 0) and shielded_vm_tools:
             self.repository.add_namespace(MSPS)
             self.provisioning = self.power.provisioning = Provisioning(
-                self.repository, self.management)
+                self.repository, job_factory, self.management)
         SnapshotService(self.repository, job_factory, self.management)
         self.live_migration = LiveMigration(
             self, job_factory, live_migration, live_migration_addresses)
 
     def lose_power(self):
-        """Go down: nothing reaches the host, and its VMs are off."""
+        """Go down: nothing reaches the host, and its VMs are off, or still saved."""
         self.is_down = True
         self.jobs.lose_running()
         with self.repository.silence():
             for machine in self.management.machines.values():
-                if not machine.is_planned and not machine.is_off:
+                if not machine.is_planned and machine.state not in (OFF, SAVED):
                     self.power.change_state(machine, OFF)
 
     def boot(self):

@@ -105,31 +105,32 @@ class Jobs:
         self._running = []
         self._finished = collections.deque()
         self._current = None  # the _Running whose work is being done
+        self._moving, self._watchers = set(), []
         repository.provide(V2, "CIM_ConcreteJob", {
             "RequestStateChange": self._request_change, "GetError": self._error})
         repository.provide(V2, "Msvm_ConcreteJob", {"GetErrorEx": self._errors})
 
     # For providers.
 
-    def done(self, method, affected=None, **out):
+    def done(self, method, *affected, **out):
         """The out-parameters of a method that succeeded.
 
-        :param affected: the instance the job is about; what is in ``out`` is associated too
+        :param affected: the instances the job is about; what is in ``out`` is associated too
         """
         if self._current is None and method not in _ASYNCHRONOUS:
             return dict(out, ReturnValue=COMPLETED)
         job = self._job(method)
-        self._associate(job, [affected, *_instances(out)])
+        self._associate(job, [*affected, *_instances(out)])
         if self._current is not None and self._current.failure is not None:
             self._fail(job, self._current.failure)
         else:
             self._end(job, DONE, PercentComplete=100)
         return dict(out, ReturnValue=STARTED, Job=job.reference())
 
-    def failed(self, method, failure, affected=None):
+    def failed(self, method, failure, *affected):
         """The out-parameters of a method whose job fails with a :class:`JobFailure`."""
         job = self._job(method)
-        self._associate(job, [affected])
+        self._associate(job, affected)
         self._fail(job, failure)
         return {"ReturnValue": STARTED, "Job": job.reference()}
 
@@ -149,6 +150,8 @@ class Jobs:
     def machines_in(self, target, values):
         """The GUIDs of this host's VMs that a call is about, as a set.
 
+        A snapshot stands for the VM that has it.
+
         :param target: the instance whose method it is, or a class
         :param values: its in-parameters; references, and texts of embedded instances
         """
@@ -156,16 +159,42 @@ class Jobs:
         for value in values.values():
             texts += [_path(item) for item in (value if isinstance(value, tuple) else (value,))]
         found = {guid.upper() for text in texts for guid in _GUID.findall(text)}
-        return {guid for guid in found if self._system(guid) is not None}
+        return {self._machine(guid) for guid in found} - {None}
+
+    def systems_in(self, target, values):
+        """The computer systems of :meth:`machines_in`."""
+        return [self._system(guid) for guid in self.machines_in(target, values)]
 
     @property
     def are_running(self):
-        """Whether there is any job whose work is still to do."""
-        return bool(self._running)
+        """Whether there is any job whose work is still to do, or a move by a cluster."""
+        return bool(self._running or self._moving)
 
     def is_busy(self, machines):
+        """Whether a job of one of these VMs runs, or a cluster moves one."""
+        return bool(self._moving & machines) or self.runs_one_of(machines)
+
+    def runs_one_of(self, machines):
         """Whether a job of one of these VMs runs."""
         return any(running.machines & machines for running in self._running)
+
+    # For the host's failover cluster.
+
+    def watch(self, function):
+        """Call a function with the GUIDs of the VMs of each job that begins or ends."""
+        self._watchers.append(function)
+
+    def begin_move(self, machine):
+        """A cluster begins to move a VM: that counts as a job of it."""
+        self._moving.add(machine)
+
+    def end_move(self, machine):
+        self._moving.discard(machine)
+
+    def kill(self, machine):
+        """Kill the jobs of a VM, also those that are not cancellable."""
+        for running in [running for running in self._running if machine in running.machines]:
+            self._stop(running, KILLED)
 
     def start(self, target, method, values, work, seconds, failure=None, undone=True,
               cancellable=True):
@@ -188,10 +217,11 @@ class Jobs:
         machines = self.machines_in(target, values)
         job = self._new(method, JobState=STARTING, JobStatus="Job is starting",
                         PercentComplete=0, Cancellable=cancellable)
-        self._associate(job, [self._system(guid) for guid in machines])
+        self._associate(job, self.systems_in(target, values))
         release = begin(target, **values) if begin else lambda: None
         self._running.append(_Running(
             method, job, machines, work, self._clock.now(), seconds, failure, undone, release))
+        self._tell(machines)
         return {"ReturnValue": STARTED, "Job": job.reference()}
 
     def catch_up(self):
@@ -209,11 +239,20 @@ class Jobs:
             self._remove(self._finished.popleft()[1])
 
     def lose_running(self):
-        """Forget the jobs that run: the host goes down, and their work is not done."""
+        """Forget all jobs: the host goes down, and the work of those that run is not done.
+
+        Also of those that have ended [assumption jobs-and-power].
+        """
         for running in self._running:
             running.release()
             self._remove(running.instance)
+        for _, job in self._finished:
+            self._remove(job)
+        self._finished.clear()
+        lost = {machine for running in self._running for machine in running.machines}
         self._running.clear()
+        self._moving.clear()
+        self._tell(lost)
 
     # The course of a job.
 
@@ -235,8 +274,22 @@ class Jobs:
             self.failed(running.method, failure)
         except cim.Error as fault:
             self.failed(running.method, JobFailure(fault.args[0]["message"]))
+        except OSError as fault:
+            self.failed(running.method, JobFailure(str(fault)))
         finally:
             self._current = None
+        self._tell(running.machines)
+
+    def _stop(self, running, state):
+        self._running.remove(running)
+        running.release()
+        self._end(running.instance, state, ErrorCode=FAILED, ErrorDescription=CANCELLED,
+                  ErrorSummaryDescription=CANCELLED)
+        self._tell(running.machines)
+
+    def _tell(self, machines):
+        for function in self._watchers:
+            function(machines)
 
     def _job(self, method):
         return self._new(method) if self._current is None else self._current.instance
@@ -289,6 +342,14 @@ class Jobs:
         found = self._repository.instances(V2, "CIM_ComputerSystem", Name=guid)
         return found[0] if found else None
 
+    def _machine(self, guid):
+        """The GUID of the VM that it is, or whose snapshot it is; None: neither."""
+        if self._system(guid) is not None:
+            return guid
+        found = self._repository.instances(
+            V2, "Msvm_VirtualSystemSettingData", InstanceID="Microsoft:" + guid)
+        return found[0]["VirtualSystemIdentifier"] if found else None
+
     def _check_of(self, target, method):
         for name in getattr(target, "cls", target).lineage:
             if (name, method) in self._checks:
@@ -322,10 +383,7 @@ class Jobs:
             return _INVALID_TRANSITION
         if not job["Cancellable"]:
             return _NOT_SUPPORTED  # [assumption job-cancelled]
-        self._running.remove(found[0])
-        found[0].release()
-        self._end(job, _REQUESTS[RequestedState], ErrorCode=FAILED, ErrorDescription=CANCELLED,
-                  ErrorSummaryDescription=CANCELLED)
+        self._stop(found[0], _REQUESTS[RequestedState])
         return COMPLETED
 
     def _errors(self, job):

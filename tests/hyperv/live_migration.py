@@ -14,7 +14,7 @@ import shutil
 from tests.hyperv import cim, disk_files, jobs
 from tests.hyperv import definition as definitions
 from tests.hyperv.resource_types import HARD_DISK, PHYSICAL_DISK
-from tests.hyperv.virtual_machine import OFF, RUNNING, encoded
+from tests.hyperv.virtual_machine import OFF, RUNNING, SAVED, encoded
 from tests.hyperv.windows_stand_ins import VhdUtils
 
 V2 = "root/virtualization/v2"
@@ -46,6 +46,8 @@ NO_MEMORY = "Not enough memory resources are available to complete this operatio
 NO_PLANNED = "There is no planned virtual machine with the identifier %s. (0x80070490)"
 NO_FILE = "Cannot access '%s': The system cannot find the file specified. (0x80070002)"
 FILE_EXISTS = "Cannot create '%s': The file exists. (0x80070050)"
+NO_DISK = "The physical disk of the virtual machine is not on this computer. (0x80070490)"
+BUSY = "The requested resource is in use. (0x800700AA)"
 
 
 class LiveMigration:
@@ -77,6 +79,8 @@ class LiveMigration:
         repository.provide(V2, _SERVICE, {
             "CheckVirtualSystemIsMigratable": self._check,
             "ModifyServiceSettings": self._modify_service})
+        job_factory.check_first("CIM_VirtualSystemMigrationService", {
+            "MigrateVirtualSystemToHost": (self._check_migrate, None)})
 
     @property
     def enabled(self):
@@ -93,22 +97,33 @@ class LiveMigration:
              if value is not None and name != "InstanceID"})
         return self._jobs.done("ModifyServiceSettings")
 
-    def _migrate(self, service, ComputerSystem=None, DestinationHost=None,  # noqa: N803
-                 MigrationSettingData=None, NewSystemSettingData=None,  # noqa: N803
-                 NewResourceSettingData=None):  # noqa: N803
+    def _check_migrate(self, service, ComputerSystem=None, DestinationHost=None,  # noqa: N803
+                       MigrationSettingData=None, NewSystemSettingData=None,  # noqa: N803
+                       NewResourceSettingData=None):  # noqa: N803
         given = self._host.repository.embedded(V2, MigrationSettingData, _SETTINGS)
         machine = self._host.management.machine_of(ComputerSystem)
         if machine.is_planned or not machine.is_settled:
             return _INVALID_STATE
-        kind = given["MigrationType"]
-        if kind not in (VIRTUAL_SYSTEM, STAGED, VIRTUAL_SYSTEM_AND_STORAGE) or (
+        if given["MigrationType"] not in (
+                VIRTUAL_SYSTEM, STAGED, VIRTUAL_SYSTEM_AND_STORAGE) or (
                 NewSystemSettingData is not None):
             return _NOT_SUPPORTED  # moves of the storage alone and renaming are not simulated
-        if not DestinationHost:
+        if not DestinationHost or self._new_disks(machine, NewResourceSettingData) is None:
             return _INVALID_PARAMETER
+        return None
+
+    def _migrate(self, service, ComputerSystem=None, DestinationHost=None,  # noqa: N803
+                 MigrationSettingData=None, NewSystemSettingData=None,  # noqa: N803
+                 NewResourceSettingData=None):  # noqa: N803
+        refusal = self._check_migrate(service, ComputerSystem, DestinationHost,
+                                      MigrationSettingData, NewSystemSettingData,
+                                      NewResourceSettingData)
+        if refusal is not None:
+            return refusal
+        given = self._host.repository.embedded(V2, MigrationSettingData, _SETTINGS)
+        machine = self._host.management.machine_of(ComputerSystem)
+        kind = given["MigrationType"]
         disks = self._new_disks(machine, NewResourceSettingData)
-        if disks is None:
-            return _INVALID_PARAMETER
         try:
             destination = self._connect(machine, DestinationHost,
                                         given["DestinationIPAddressList"])
@@ -181,6 +196,11 @@ def check(machine, source, destination, planned_id=None):
     def failed(words):
         return jobs.JobFailure(AT_DESTINATION % (machine.name, destination.name, words))
 
+    machines = {machine.identifier}
+    if source.jobs.runs_one_of(machines):
+        raise jobs.JobFailure(AT_SOURCE % (machine.name, source.name, BUSY))
+    if destination.jobs.runs_one_of(machines):
+        raise failed(BUSY)
     there = destination.management.machines.get(machine.identifier)
     if planned_id:
         planned = destination.management.machines.get(planned_id)
@@ -231,15 +251,17 @@ def move(machine, source, destination, with_storage=False, planned_id=None, disk
 
 
 def take_over(machine, source, destination):
-    """Give a VM of a host that died to another one, which reaches its files: it is off there.
+    """Give a VM of a host that died to another one, which reaches its files.
 
-    What a failover cluster does. The TPM keeps what it had; the next start unwraps the protector.
+    It is off there, or still saved. What a failover cluster does. The TPM keeps what it had; the
+    next start unwraps the protector.
 
     :returns: the machine at the destination
     :raises jobs.JobFailure: the destination cannot have it; nothing is changed
     """
     found = {"state": machine.state, "tpm": machine.tpm, "started_at": machine.started_at}
-    machine.system["EnabledState"], machine.tpm, machine.started_at = OFF, None, None
+    if machine.state != SAVED:
+        machine.system["EnabledState"], machine.tpm, machine.started_at = OFF, None, None
     try:
         moved = move(machine, source, destination)
     except jobs.JobFailure:
@@ -300,6 +322,8 @@ class _Move:
 
     def _place(self, path, there):
         """A file that goes with the VM; without its storage it must be in reach already."""
+        if not os.path.exists(path):
+            raise self._failed(NO_FILE % path)
         if there == str(path):
             return
         if not self._with_storage:
@@ -320,9 +344,11 @@ class _Move:
                     raise self._failed(NO_FILE % there)
         for _, values in definitions.disks(self._definition, (PHYSICAL_DISK,)):
             if planned:
-                values["HostResource"] = list(next(
-                    i["HostResource"] for i in planned.elements()
-                    if i["InstanceID"] == values["InstanceID"]) or ())
+                found = [i["HostResource"] for i in planned.elements()
+                         if i["InstanceID"] == values["InstanceID"]]
+                if not found:
+                    raise self._failed(NO_DISK)
+                values["HostResource"] = list(found[0] or ())
 
     def _check_parents(self):
         """A disk's parent that is none of this VM's files must be in reach: an image of many."""

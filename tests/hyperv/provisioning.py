@@ -22,11 +22,12 @@ _FAILED = 32768
 class Provisioning:
     """The provisioning service and the file processor of one host.
 
+    :param job_factory: :class:`tests.hyperv.jobs.Jobs`
     :param machines: the host's :class:`VirtualSystemManagement`
     """
 
-    def __init__(self, repository, machines):
-        self._repository, self._machines = repository, machines
+    def __init__(self, repository, job_factory, machines):
+        self._repository, self._hyperv_jobs, self._machines = repository, job_factory, machines
         self._waiting = {}  # {VM id: (Pdk, {placeholder: value})}
         self._answer_files = {}
         repository.provide(MSPS, "Msps_ProvisioningFileProcessor", {
@@ -111,6 +112,8 @@ class Provisioning:
         machine = self._machines.machines.get((MachineID or "").upper())
         if machine is None:
             raise cim.error("NOT_FOUND", "There is no virtual machine with the id %s." % MachineID)
+        if self._hyperv_jobs.is_busy({machine.identifier}):
+            raise cim.error("FAILED", "The virtual machine is in use.")
         pdk = _checked(provisioning_files.read_pdk, _read(PDKPath))
         # Initialize-ShieldedVM can do without.
         pairs = _checked(provisioning_files.read_fsk, _read(FSKPath)) if FSKPath else {}

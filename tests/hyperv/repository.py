@@ -161,7 +161,10 @@ class Repository:
                 continue
             other = references[1 - paths.index(path)]
             if not result_class or other.is_a(result_class):
-                found.append(self.get(other))
+                # A job is tied to its VM longer than that may exist.
+                stored = self._instances[_normal(other.cls.namespace)].get(other.key())
+                if stored is not None:
+                    found.append(stored.clone())
         return found
 
     # Changing it.

@@ -52,19 +52,40 @@ class SnapshotService:
             "CreateSnapshot": self._create, "DestroySnapshot": self._destroy,
             "ApplySnapshot": self._apply})
         repository.provide(V2, _SERVICE, {"DestroySnapshotTree": self._destroy_tree})
+        job_factory.check_first("CIM_VirtualSystemSnapshotService", {
+            "CreateSnapshot": (self._check_create, None),
+            "DestroySnapshot": (self._check_snapshot, None),
+            "ApplySnapshot": (self._check_apply, None)})
+        job_factory.check_first(_SERVICE, {"DestroySnapshotTree": (self._check_snapshot, None)})
 
-    def _create(self, service, AffectedSystem=None, SnapshotSettings=None,  # noqa: N803
-                SnapshotType=None, ResultingSnapshot=None):  # noqa: N803
+    def _check_create(self, service, AffectedSystem=None, SnapshotType=None, **_):  # noqa: N803
         machine = self._machines.machine_of(AffectedSystem)
         if SnapshotType != _FULL:
             return _INVALID_TYPE
-        if machine.is_planned or not machine.is_settled:
-            return _INVALID_STATE
+        return _INVALID_STATE if machine.is_planned or not machine.is_settled else None
+
+    def _check_snapshot(self, service, **given):
+        (reference,) = given.values()
+        return _INVALID_PARAMETER if self._machines.snapshot_of(reference)[1] is None else None
+
+    def _check_apply(self, service, Snapshot=None):  # noqa: N803
+        machine, snapshot = self._machines.snapshot_of(Snapshot)
+        if snapshot is None:
+            return _INVALID_PARAMETER
+        is_allowed = machine.state in (OFF, SAVED) and not machine.is_planned
+        return None if is_allowed else _INVALID_STATE
+
+    def _create(self, service, AffectedSystem=None, SnapshotSettings=None,  # noqa: N803
+                SnapshotType=None, ResultingSnapshot=None):  # noqa: N803
+        refusal = self._check_create(service, AffectedSystem, SnapshotType)
+        if refusal is not None:
+            return refusal
+        machine = self._machines.machine_of(AffectedSystem)
         try:
             snapshot = self._take(machine)
         except jobs.JobFailure as failure:
             return self._jobs.failed("CreateSnapshot", failure, machine.system)
-        return self._jobs.done("CreateSnapshot", snapshot.settings)
+        return self._jobs.done("CreateSnapshot", snapshot.settings, machine.system)
 
     def _take(self, machine):
         if any(i["ResourceSubType"] == PHYSICAL_DISK for i in machine.resources()):
@@ -127,11 +148,10 @@ class SnapshotService:
         return self._jobs.done(method, machine.system)
 
     def _apply(self, service, Snapshot=None):  # noqa: N803
+        refusal = self._check_apply(service, Snapshot)
+        if refusal is not None:
+            return refusal
         machine, snapshot = self._machines.snapshot_of(Snapshot)
-        if snapshot is None:
-            return _INVALID_PARAMETER
-        if machine.state not in (OFF, SAVED) or machine.is_planned:
-            return _INVALID_STATE
         try:
             self._go_back(machine, snapshot)
         except jobs.JobFailure as failure:

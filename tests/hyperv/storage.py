@@ -7,6 +7,7 @@ what lies below it is that host's local disk. Windows hosts call their own disks
 folder is storage that all hosts share. A path in the folder of a third host is a share of that
 host, ``\\\\HV3\\C$\\...``, which means the same everywhere.
 """
+import errno
 import os
 import re
 
@@ -62,6 +63,8 @@ class Storage:
         :param share_path: ``\\\\server\\path``, with the path as it is called on ``from_host`` (the
             drivers expect the same place on the other host); another path is returned as it is,
             expanded for ``from_host``
+        :raises FileNotFoundError: no host has that name. Windows says so when the path is used;
+            here it would be a file of this machine
         """
         share = _SHARE.fullmatch(share_path)
         if share is None:
@@ -69,7 +72,11 @@ class Storage:
         server, path = share.groups()
         if not os.path.isabs(path):
             raise ValueError("shares by name are not simulated: " + share_path)
-        return self.path_on(path, from_host, server)
+        try:
+            return self.path_on(path, from_host, server)
+        except KeyError:
+            raise FileNotFoundError(
+                errno.ENOENT, "The network path was not found. (0x80070035)", share_path) from None
 
 
 def _below(path, folder):

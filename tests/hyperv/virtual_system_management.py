@@ -61,6 +61,7 @@ class VirtualSystemManagement:
         self._repository, self._jobs = repository, job_factory
         self._windows_version = windows_version
         self.machines = {}
+        self.on_forget = []  # called with the identifier of each machine that leaves the host
         repository.add(V2, _SYSTEM_SERVICE, CreationClassName=_SYSTEM_SERVICE, Name="vmms",
                        SystemCreationClassName="Msvm_ComputerSystem",
                        SystemName=repository.computer_name)
@@ -392,6 +393,8 @@ class VirtualSystemManagement:
         """Know a machine no more; its files stay."""
         machine.forget()
         del self.machines[machine.identifier]
+        for tell in self.on_forget:
+            tell(machine.identifier)
 
     def snapshot_of(self, settings):
         """(machine, snapshot) of a snapshot's setting data; (None, None) for others."""

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from tests.hyperv import fabric_process, key_protector, windows
+from tests.hyperv import fabric_process, key_protector, native, windows
 from tests.hyperv.fabric import Fabric
 from tests.hyperv.guardian import Guardian
 from tests.unit.hyperv.machine import Machine
@@ -331,6 +331,356 @@ def test_a_vm_that_is_off_moves_as_it_is(cluster, vm, fabric):
     assert fabric.virtual_machine("HV2", "vm-1")["state"] == OFF
 
 
+# Jobs.
+
+SNAPSHOT, CHANGE = "*.CreateSnapshot", "Msvm_ComputerSystem.RequestStateChange"
+MINUTE = 60
+
+
+@pytest.fixture
+def job(vm, fabric):
+    """The VM runs, and a job of it takes a minute."""
+    vm.start()
+    fabric.add_delay("HV1", SNAPSHOT, MINUTE)
+    return begin_snapshot(vm)
+
+
+def begin_snapshot(vm):
+    system = vm.vmutils._lookup_vm_check(vm.name, as_vssd=False)
+    path, _, value = vm.vmutils._compat_conn.Msvm_VirtualSystemSnapshotService()[0].CreateSnapshot(
+        AffectedSystem=system.path_(), SnapshotType=2)
+    assert value == 4096
+    return vm.vmutils._jobutils._get_wmi_obj(path.replace("\\", "/"))
+
+
+def status(cluster):
+    """StatusInformation of the group, as clusapi.dll and WMI give it."""
+    with cluster._cmgr.open_cluster_group("vm-1") as handle:
+        told = cluster._get_cluster_group_state(handle)["status_info"]
+    assert stored_group(cluster).StatusInformation == told
+    return told
+
+
+def code_of(begin):
+    """The error code of an order that is refused."""
+    from os_win import exceptions
+    with pytest.raises(exceptions.ClusterWin32Exception) as caught:
+        begin()
+    return caught.value.error_code
+
+
+def order(cluster, function, *arguments):
+    with cluster._cmgr.open_cluster_group("vm-1") as handle:
+        return getattr(cluster._clusapi_utils, function)(handle, *arguments)
+
+
+def test_a_group_is_locked_while_a_job_of_its_vm_runs(cluster, vm, job, fabric, exceptions):
+    locked = 5960
+    before = fabric.virtual_machine("HV1", "vm-1")
+    for begin in (lambda: cluster.take_offline("vm-1"), lambda: cluster.bring_online("vm-1"),
+                  lambda: cluster.live_migrate_vm("vm-1", "HV2", LONG),
+                  lambda: order(cluster, "destroy_cluster_group")):
+        assert code_of(begin) == locked
+    for method, arguments in (("TakeOffline", ()), ("BringOnline", ()), ("MoveToNewNode", ("HV2",)),
+                              ("DestroyGroup", (1,))):
+        with pytest.raises(exceptions.x_wmi, match="RESOURCE_LOCKED_STATUS"):
+            getattr(stored_group(cluster), method)(*arguments)
+    assert fabric.virtual_machine("HV1", "vm-1") == before
+    assert group(fabric)["state"] == ONLINE and status(cluster) == 1
+    fabric.clock.advance(MINUTE)  # no call to the host: the order finds the job done
+    cluster.live_migrate_vm("vm-1", "HV2", LONG)
+    assert cluster.get_vm_host("vm-1") == "HV2" and status(cluster) == 0
+
+
+@pytest.mark.parametrize("end", [
+    lambda job, fabric: job.RequestStateChange(RequestedState=5),
+    lambda job, fabric: fabric.advance_clock(MINUTE)])
+def test_a_group_is_unlocked_when_the_job_ends(cluster, vm, job, fabric, end):
+    assert status(cluster) == 1
+    end(job, fabric)
+    assert status(cluster) == 0
+    cluster.take_offline("vm-1")
+    assert group(fabric)["state"] == OFFLINE
+
+
+def wait_for_moves():
+    """Until the cluster has nothing to do for a move, in the queue or not."""
+    for thread in native.module("threading").enumerate():
+        if thread.name.startswith("move of "):
+            thread.join(LONG)
+
+
+def test_a_move_that_ignores_the_lock_ends_the_job(cluster, vm, job, fabric):
+    ignore_resource_status = 1
+    order(cluster, "move_cluster_group", None, ignore_resource_status, None)
+    wait_for_moves()
+    assert group(fabric)["owner"] == "HV2" and group(fabric)["state"] == ONLINE
+    with windows.acting_as("HV1"):
+        killed = 9
+        assert vm.vmutils._conn.Msvm_ConcreteJob(ElementName="CreateSnapshot")[0].JobState == killed
+    assert status(cluster) == 0
+
+
+def test_a_queued_move_waits_for_the_job_of_its_vm(cluster, vm, fabric):
+    vm.start()
+    queue, queued = 4, 5959
+    fabric.hold_cluster_moves("CL1", "queued")
+    order(cluster, "move_cluster_group", None, queue, None)
+    assert code_of(lambda: cluster.take_offline("vm-1")) == queued
+    fabric.add_delay("HV1", SNAPSHOT, MINUTE)
+    begin_snapshot(vm)  # it is in the queue, nothing moves yet
+    fabric.release_cluster_moves("CL1")
+    wait_for_moves()
+    assert group(fabric)["queued"] and group(fabric)["owner"] == "HV1"
+    assert status(cluster) == 5
+    fabric.advance_clock(MINUTE)
+    wait_for_moves()
+    assert group(fabric)["owner"] == "HV2"
+    assert group(fabric)["state"] == ONLINE and status(cluster) == 0
+
+
+def test_a_move_that_is_not_to_be_queued_fails(cluster, vm, fabric):
+    vm.start()
+    fabric.hold_cluster_moves("CL1", "queued")
+    order(cluster, "move_cluster_group", None, 0, None)
+    fabric.add_delay("HV1", SNAPSHOT, MINUTE)
+    begin_snapshot(vm)
+    fabric.release_cluster_moves("CL1")
+    wait_for_moves()
+    assert not group(fabric)["queued"]
+    assert group(fabric)["owner"] == "HV1" and group(fabric)["state"] == ONLINE
+    assert "locked status" in group(fabric)["reason"]
+
+
+def test_a_vm_that_moves_takes_no_changes(cluster, vm, fabric, exceptions):
+    vm.start()
+    fabric.hold_cluster_moves("CL1")
+    order(cluster, "move_cluster_group", None, 0, None)
+    system = vm.vmutils._lookup_vm_check("vm-1", as_vssd=False)
+    assert system.RequestStateChange(RequestedState=OFF) == (None, 32775)
+    assert vm.vmutils._vs_man_svc.DestroySystem(system.path_()) == (None, 32774)
+    order(cluster, "cancel_cluster_group_operation")
+    wait_for_moves()
+    vm.stop()
+    assert group(fabric)["state"] == PARTIAL
+
+
+@pytest.mark.parametrize("requested, state, after", [(RUNNING, PARTIAL, ONLINE),
+                                                     (OFF, ONLINE, PARTIAL)])
+def test_the_state_stays_while_a_job_changes_that_of_the_vm(
+        cluster, vm, fabric, requested, state, after):
+    if state == ONLINE:
+        vm.start()
+    for end in (lambda: vm.vmutils.stop_vm_jobs("vm-1"), lambda: fabric.clock.advance(MINUTE)):
+        fabric.add_delay("HV1", CHANGE, MINUTE)
+        system = vm.vmutils._lookup_vm_check("vm-1", as_vssd=False)
+        assert system.RequestStateChange(RequestedState=requested)[1] == 4096
+        assert group(fabric)["state"] == state
+        end()
+        state = group(fabric)["state"]
+    assert state == after
+
+
+def test_a_vm_joins_while_it_starts(cluster, vm, fabric):
+    cluster.delete("vm-1")
+    fabric.add_delay("HV1", CHANGE, MINUTE)
+    system = vm.vmutils._lookup_vm_check("vm-1", as_vssd=False)
+    assert system.RequestStateChange(RequestedState=RUNNING)[1] == 4096
+    cluster.add_vm_to_cluster("vm-1")
+    assert group(fabric)["state"] == OFFLINE
+    assert status(cluster) == 1
+    vm.vmutils.stop_vm_jobs("vm-1")
+    assert group(fabric)["state"] == PARTIAL and status(cluster) == 0
+
+
+def test_a_job_is_lost_with_its_node(cluster, tpm, fabric):
+    fabric.add_delay("HV1", CHANGE, MINUTE)
+    system = tpm.vmutils._lookup_vm_check(tpm.name, as_vssd=False)
+    assert system.RequestStateChange(RequestedState=OFF)[1] == 4096
+    fabric.fail_node("HV1")
+    assert group(fabric)["owner"] == "HV2" and group(fabric)["state"] == ONLINE
+    assert fabric.read_tpm("HV2", tpm.name, "bitlocker") == SECRET
+    with windows.acting_as("HV2"):
+        from os_win import utilsfactory
+        there = utilsfactory.get_clusterutils()
+        assert status(there) == 0
+        there.take_offline(tpm.name)
+
+
+def test_a_vm_does_not_come_home_while_a_job_of_it_runs(cluster, vm, fabric):
+    vm.start()
+    fabric.fail_node("HV1")
+    with windows.acting_as("HV2"):
+        from os_win import utilsfactory
+        fabric.add_delay("HV2", SNAPSHOT, MINUTE)
+        begin_snapshot(Machine(utilsfactory.get_vmutils(), "vm-1"))
+    fabric.restore_node("HV1")
+    assert group(fabric)["owner"] == "HV2" and group(fabric)["state"] == ONLINE
+    assert "in use" in group(fabric)["reason"]
+
+
+# What went wrong.
+
+def resource_states(cluster):
+    return [r.State for r in cluster._conn_cluster.MSCluster_Resource(OwnerGroup="vm-1")]
+
+
+@pytest.fixture
+def lost(cluster, vm, fabric):
+    """The VM was destroyed, and the cluster was not asked."""
+    vm.start()
+    vm.stop()
+    vm.vmutils.destroy_vm("vm-1")
+    assert names(fabric, "HV1") == []
+    return vm
+
+
+def test_a_vm_that_is_destroyed_behind_the_cluster(cluster, lost, fabric):
+    failed, offline, resource_failed = 4, 3, 5038
+    assert group(fabric)["state"] == FAILED and "not found" in group(fabric)["reason"]
+    assert resource_states(cluster) == [failed, failed]
+    assert cluster.vm_exists("vm-1") and cluster.get_vm_host("vm-1") == "HV1"
+    assert code_of(lambda: cluster.bring_online("vm-1")) == resource_failed
+    assert group(fabric)["state"] == FAILED
+    # What is left moves as a group that has failed does.
+    order(cluster, "move_cluster_group", None, 0, None)
+    wait_for_moves()
+    assert group(fabric)["state"] == FAILED and cluster.get_vm_host("vm-1") == "HV2"
+    cluster.take_offline("vm-1")
+    assert group(fabric)["state"] == OFFLINE and resource_states(cluster) == [offline, offline]
+    cluster.delete("vm-1")
+    assert cluster.list_instances() == []
+
+
+def test_the_node_of_a_lost_vm_fails(lost, fabric):
+    for host, owner in (("HV1", "HV2"), ("HV2", "HV3"), ("HV3", "HV-WEST"),
+                        ("HV-WEST", "HV-WEST")):
+        fabric.fail_node(host)
+        assert group(fabric)["owner"] == owner and group(fabric)["state"] == FAILED
+    for host in ("HV-WEST", "HV1"):
+        fabric.restore_node(host)
+        assert group(fabric)["state"] == FAILED
+
+
+def test_a_lost_vm_that_is_there_again(cluster, vm, fabric, tmp_path):
+    from os_win import utilsfactory
+    utils = utilsfactory.get_migrationutils()
+    utils.export_vm("vm-1", str(tmp_path / "export"))
+    vm.vmutils.destroy_vm("vm-1")
+    assert group(fabric)["state"] == FAILED
+    (definition,) = (tmp_path / "export").rglob("*.vmcx")
+    utils.import_vm_definition(str(definition), str(tmp_path / "export"))
+    assert code_of(lambda: cluster.bring_online("vm-1")) == 5038  # a planned one is not enough
+    utils.realize_vm("vm-1")
+    cluster.bring_online("vm-1")
+    assert group(fabric)["state"] == ONLINE
+
+
+def test_files_that_are_gone(cluster, vm, fabric, tmp_path):
+    vm.start()
+    (definition,) = tmp_path.rglob("*.vmcx")
+    definition.unlink()
+    fabric.fail_node("HV1")
+    assert group(fabric)["state"] == FAILED
+    assert "cannot find the file" in group(fabric)["reason"]
+    assert not any(names(fabric, host) for host in ("HV2", "HV3", "HV-WEST"))
+
+
+def test_a_file_that_cannot_be_written(cluster, tpm, fabric, monkeypatch):
+    from tests.hyperv import guest_state
+    tpm.stop()
+
+    def full(*arguments):
+        raise OSError("The disk is full.")
+    monkeypatch.setattr(guest_state, "write", full)
+    assert code_of(lambda: cluster.bring_online(tpm.name)) == 5023
+    assert group(fabric)["state"] == FAILED and group(fabric)["reason"] == "The disk is full."
+
+
+def test_no_node_is_left_for_a_vm(cluster, vm, fabric):
+    vm.start()
+    for host in ("HV2", "HV3", "HV-WEST", "HV1"):
+        fabric.fail_node(host)
+    fabric.restore_node("HV2")
+    with windows.acting_as("HV2"):
+        from os_win import utilsfactory
+        there = utilsfactory.get_clusterutils()
+        assert there.get_cluster_group_state_info("vm-1")["state"] == FAILED
+        unavailable = 5005
+        for begin in (lambda: there.bring_online("vm-1"), lambda: there.take_offline("vm-1"),
+                      lambda: there.live_migrate_vm("vm-1", "HV2", LONG)):
+            assert code_of(begin) == unavailable
+        there.delete("vm-1")
+        assert there.list_instances() == []
+
+
+def test_a_saved_vm_fails_over_as_it_is(cluster, tpm, fabric):
+    cluster.take_offline(tpm.name)
+    fabric.fail_node("HV1")
+    assert group(fabric)["owner"] == "HV2" and group(fabric)["state"] == OFFLINE
+    assert fabric.virtual_machine("HV2", tpm.name)["state"] == SAVED
+    with windows.acting_as("HV2"):
+        from os_win import utilsfactory
+        utilsfactory.get_clusterutils().bring_online(tpm.name)
+    assert fabric.read_tpm("HV2", tpm.name, "bitlocker") == SECRET
+
+
+def test_a_saved_vm_outlives_a_power_cut(cluster, tpm, fabric):
+    cluster.take_offline(tpm.name)
+    cluster.delete(tpm.name)
+    fabric.fail_node("HV1")
+    fabric.restore_node("HV1")
+    assert fabric.virtual_machine("HV1", tpm.name)["state"] == SAVED
+    tpm.start()
+    assert fabric.read_tpm("HV1", tpm.name, "bitlocker") == SECRET
+
+
+@pytest.mark.parametrize("held", ["pending", "queued"])
+def test_the_destination_of_a_move_fails(cluster, vm, fabric, held):
+    vm.start()
+    fabric.hold_cluster_moves("CL1", held)
+    order(cluster, "move_cluster_group", None, 0, None)
+    fabric.fail_node("HV2")
+    assert group(fabric) == dict(group(fabric), owner="HV1", state=ONLINE, queued=False)
+    assert "'HV2' is not available" in group(fabric)["reason"]
+    vm.stop()
+
+
+def test_a_group_that_is_destroyed_meanwhile(cluster, vm):
+    with cluster._cmgr.open_cluster_group("vm-1") as handle:
+        cluster.delete("vm-1")
+        utils = cluster._clusapi_utils
+        for begin in (lambda: utils.online_cluster_group(handle),
+                      lambda: utils.cluster_group_control(handle, 0x3000055),
+                      lambda: utils.destroy_cluster_group(handle)):
+            assert code_of(begin) == 5012  # the group is not available
+
+
+def test_a_node_that_does_not_take_the_vm_to_start(cluster, tpm, fabric, library):
+    handle = library.OpenCluster(None)
+    opened, node = (library.OpenClusterGroup(handle, tpm.name),
+                    library.OpenClusterNode(handle, "HV-WEST"))
+    assert library.OnlineClusterGroup(opened, node) == 5023
+    assert "could not be unwrapped" in group(fabric)["reason"]
+    assert group(fabric)["owner"] == "HV1" and group(fabric)["state"] == ONLINE
+    assert fabric.read_tpm("HV1", tpm.name, "bitlocker") == SECRET
+    library.CloseCluster(handle)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_whatever_happens_a_move_ends(cluster, vm, fabric, monkeypatch):
+    from tests.hyperv import live_migration
+    vm.start()
+
+    def broken(*arguments):
+        raise ZeroDivisionError("a fault of the simulation itself")
+    monkeypatch.setattr(live_migration, "move", broken)
+    order(cluster, "move_cluster_group", None, 0, None)
+    wait_for_moves()
+    assert group(fabric)["state"] == ONLINE and group(fabric)["owner"] == "HV1"
+    vm.stop()
+
+
 # Events.
 
 class Ended(SystemExit):
@@ -517,6 +867,30 @@ def test_handles(cluster, vm, library):
     assert state(opened) == unknown  # closed with its cluster
     assert not library.CloseClusterGroup(opened)
     assert library.OpenClusterGroup(handle, "vm-1") is None
+
+
+def test_a_handle_that_two_threads_close(fabric, library, monkeypatch):
+    from tests.hyperv.windows_stand_ins import Kernel32
+    handle, done = library.OpenCluster(None), []
+
+    def close():
+        result = library.CloseCluster(handle)
+        done.append((result, 0 if result else Kernel32.GetLastError()))
+
+    class Lock:
+        """Lets another thread close the handle as soon as this one lets go."""
+
+        def __enter__(self):
+            return None
+
+        def __exit__(self, *exception):
+            if not done:
+                done.append(None)
+                close()
+    monkeypatch.setattr(library._functions, "_lock", Lock())
+    close()
+    invalid_handle = 6
+    assert sorted(done[1:]) == [(0, invalid_handle), (1, 0)]
 
 
 def test_arguments_are_those_that_os_win_declares(library):

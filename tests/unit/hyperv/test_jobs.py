@@ -188,6 +188,88 @@ def test_other_changes_are_refused_while_a_job_of_the_machine_runs(
     assert system.RequestStateChange(RequestedState=3)[1] == 4096
 
 
+SNAPSHOTS = {
+    "CreateSnapshot": lambda service, system, taken: service.CreateSnapshot(
+        AffectedSystem=system.path_(), SnapshotType=2)[-1],
+    "DestroySnapshot": lambda service, system, taken: service.DestroySnapshot(
+        AffectedSnapshot=taken)[-1],
+    "DestroySnapshotTree": lambda service, system, taken: service.DestroySnapshotTree(
+        SnapshotSettingData=taken)[-1],
+    "ApplySnapshot": lambda service, system, taken: service.ApplySnapshot(Snapshot=taken)[-1]}
+
+
+@pytest.fixture
+def snapshots(vmutils):
+    return vmutils._compat_conn.Msvm_VirtualSystemSnapshotService()[0]
+
+
+@pytest.mark.parametrize("method", SNAPSHOTS)
+def test_the_job_of_a_snapshot_is_one_of_its_machine(fabric, system, vmutils, snapshots, method):
+    taken = vmutils.take_vm_snapshot("vm")
+    fabric.add_delay("HV1", "*." + method, MINUTE)
+    assert SNAPSHOTS[method](snapshots, system, taken) == 4096
+    (running,) = (job for job in vmutils._conn.Msvm_ConcreteJob(ElementName=method)
+                  if job.JobState in (3, 4))
+    assert [found.ElementName for found in running.associators(
+        wmi_association_class="Msvm_AffectedJobElement",
+        wmi_result_class="Msvm_ComputerSystem")] == ["vm"]
+    assert system.RequestStateChange(RequestedState=2) == (None, 32775)
+    assert SNAPSHOTS["DestroySnapshot"](snapshots, system, taken) == 5
+    settings = vmutils._lookup_vm_check("vm")
+    assert vmutils._vs_man_svc.ModifySystemSettings(
+        SystemSettings=settings.GetText_(1)) == (None, 32774)
+    fabric.advance_clock(MINUTE)
+    assert system.RequestStateChange(RequestedState=2)[1] == 4096
+
+
+@pytest.mark.parametrize("method, code", [
+    ("CreateSnapshot", 5), ("DestroySnapshot", 5), ("ApplySnapshot", 5),
+    ("DestroySnapshotTree", 32774)])
+def test_a_snapshot_stays_while_a_job_of_its_machine_runs(
+        fabric, system, vmutils, snapshots, method, code):
+    taken = vmutils.take_vm_snapshot("vm")
+    fabric.add_delay("HV1", CHANGE, MINUTE)
+    system.RequestStateChange(RequestedState=2)
+    assert SNAPSHOTS[method](snapshots, system, taken) == code
+    assert vmutils.get_vm_snapshots("vm") == [taken]
+
+
+def test_the_elements_of_finished_jobs(fabric, system, vmutils, snapshots, job_of):
+    """A job names its VM, also one that failed; one whose VM or snapshot is gone names none."""
+    def affected(path, result="CIM_ManagedElement"):
+        return sorted(found.ElementName for found in job_of(path).associators(
+            wmi_association_class="Msvm_AffectedJobElement", wmi_result_class=result))
+    made, _, value = snapshots.CreateSnapshot(AffectedSystem=system.path_(), SnapshotType=2)
+    assert value == 4096
+    assert affected(made, "Msvm_ComputerSystem") == ["vm"]
+    assert len(affected(made)) == 2  # and the snapshot
+    fabric.add_fault("HV1", CHANGE, job_error=("It broke.", 32768))
+    path, _ = system.RequestStateChange(RequestedState=2)
+    assert affected(path) == ["vm"]
+    (taken,) = vmutils.get_vm_snapshots("vm")
+    vmutils.remove_vm_snapshot(taken)
+    assert affected(made) == ["vm"]
+    vmutils.destroy_vm("vm")
+    assert affected(made) == affected(path) == []
+
+
+@pytest.mark.parametrize("delay", [0, MINUTE])
+def test_a_file_that_cannot_be_written_fails_the_job(
+        fabric, system, vmutils, job_of, delay, monkeypatch):
+    from tests.hyperv import virtual_machine
+
+    def full(self):
+        raise OSError("The disk is full.")
+    monkeypatch.setattr(virtual_machine.VirtualMachine, "save", full)
+    if delay:
+        fabric.add_delay("HV1", "*.ModifySystemSettings", delay)
+    settings = vmutils._lookup_vm_check("vm")
+    path, value = vmutils._vs_man_svc.ModifySystemSettings(SystemSettings=settings.GetText_(1))
+    fabric.advance_clock(delay)
+    assert value == 4096
+    assert (job_of(path).JobState, job_of(path).ErrorDescription) == (10, "The disk is full.")
+
+
 @pytest.mark.parametrize("request_, expected", [(4, 8), (5, 9)])
 def test_a_job_is_stopped(fabric, system, job_of, request_, expected):
     fabric.add_delay("HV1", CHANGE, MINUTE)
@@ -268,6 +350,21 @@ def test_a_finished_job_is_kept_for_five_minutes(fabric, system, vmutils, job_of
         job_of(path)
     assert vmutils._conn.Msvm_AffectedJobElement() == []
     vmutils.stop_vm_jobs("vm")
+
+
+def test_a_host_that_lost_its_power_has_no_jobs(fabric, system, vmutils, job_of):
+    import wmi
+    ended, _ = system.RequestStateChange(RequestedState=2)
+    fabric.add_delay("HV1", CHANGE, MINUTE)
+    running, _ = system.RequestStateChange(RequestedState=3)
+    fabric.fail_node("HV1")
+    fabric.restore_node("HV1")
+    for path in (ended, running):
+        with pytest.raises(wmi.x_wmi):
+            job_of(path)
+    assert vmutils._conn.Msvm_AffectedJobElement() == []
+    fabric.advance_clock(10 * MINUTE)
+    assert state_of(fabric) == 3
 
 
 def test_who_watches_a_job_sees_it_change(fabric, system):

@@ -355,3 +355,73 @@ def test_a_migration_that_takes_its_time(on_host, fabric, tpm):
     fabric.clock.advance(60)
     assert tpm.name not in names(fabric, "HV1")
     assert fabric.read_tpm("HV2", tpm.name, "bitlocker") == SECRET
+
+
+def ask(method, name, destination="HV2", kind=32768):
+    """Call a method of the migration service of HV1; its return value and words of its job."""
+    import wmi
+    connection = wmi.WMI(V2 % "HV1")
+    settings = connection.Msvm_VirtualSystemMigrationSettingData(MigrationType=kind)[0]
+    job, value = getattr(connection.Msvm_VirtualSystemMigrationService()[0], method)(
+        ComputerSystem=connection.Msvm_ComputerSystem(ElementName=name)[0].path_(),
+        DestinationHost=destination, MigrationSettingData=settings.GetText_(1))
+    return value, job and wmi.WMI(moniker=job.replace("\\", "/")).ErrorDescription
+
+
+def test_a_vm_whose_job_runs_does_not_move(on_host, fabric, machine):
+    on_host("HV1")
+    fabric.add_delay("HV1", "*.RequestStateChange", 60)
+    system = machine.vmutils._lookup_vm_check(machine.name, as_vssd=False)
+    assert system.RequestStateChange(RequestedState=RUNNING)[1] == 4096
+    assert ask("MigrateVirtualSystemToHost", machine.name)[0] == 32774
+    value, words = ask("CheckVirtualSystemIsMigratable", machine.name)
+    assert value == 4096 and "0x800700AA" in words and "source 'HV1'" in words
+    fabric.clock.advance(60)
+    migrate(on_host, machine.name, "HV2")
+
+
+def test_a_planned_vm_whose_job_runs_is_no_destination(on_host, fabric, machine):
+    there = on_host("HV2").get_livemigrationutils()
+    there.create_planned_vm(machine.name, "HV1", {})
+    fabric.add_delay("HV2", "*.ModifySystemSettings", 60)
+    import wmi
+    (settings,) = wmi.WMI(V2 % "HV2").Msvm_VirtualSystemSettingData(ElementName=machine.name)
+    assert there._vs_man_svc.ModifySystemSettings(SystemSettings=settings.GetText_(1))[1] == 4096
+    words = failure(on_host, machine.name, "HV2")
+    assert "0x800700AA" in words and "destination 'HV2'" in words
+    fabric.clock.advance(60)
+    migrate(on_host, machine.name, "HV2")
+
+
+def test_a_migration_is_checked_when_it_is_called(on_host, fabric, machine):
+    on_host("HV1")
+    fabric.add_delay("HV1", "*.MigrateVirtualSystemToHost", 60)
+    try:
+        assert ask("MigrateVirtualSystemToHost", machine.name, kind=32769) == (1, None)
+        fabric.add_delay("HV1", "*.MigrateVirtualSystemToHost", 60)
+        assert ask("MigrateVirtualSystemToHost", machine.name, destination="") == (4, None)
+    finally:
+        fabric.clear_faults("HV1")
+
+
+def test_a_planned_vm_that_lost_its_physical_disk(on_host, fabric, machine):
+    vmutils = machine.vmutils
+    vmutils.attach_volume_to_controller(
+        machine.name, vmutils.get_vm_scsi_controller(machine.name), 1, "a disk", serial="serial")
+    there = on_host("HV2").get_livemigrationutils()
+    there.create_planned_vm(machine.name, "HV1", {"serial": "another"})
+    import wmi
+    planned = fabric.virtual_machine("HV2", machine.name)["id"]
+    (disk,) = (found for found in wmi.WMI(V2 % "HV2").Msvm_ResourceAllocationSettingData(
+        ResourceSubType="Microsoft:Hyper-V:Physical Disk Drive") if planned in found.InstanceID)
+    assert there._vs_man_svc.RemoveResourceSettings(ResourceSettings=[disk.path_()])[1] == 0
+    assert "physical disk" in failure(on_host, machine.name, "HV2")
+    assert machine.name in names(fabric, "HV1")
+
+
+def test_a_definition_that_is_gone(on_host, fabric, machine, tmp_path):
+    (definition,) = tmp_path.rglob("*.vmcx")
+    definition.unlink()
+    words = failure(on_host, machine.name, "HV2")
+    assert "cannot find the file" in words and definition.name in words
+    assert machine.name not in names(fabric, "HV2")

@@ -162,6 +162,18 @@ def test_provisioning_that_is_refused(vm, fabric, pdk, tmp_path):
     assert "started already" in refusal(provision, **given)
 
 
+def test_a_vm_whose_job_runs_is_not_provisioned(vm, fabric, pdk):
+    vm.vmutils.add_vtpm(vm.name, pdk, False)
+    fabric.add_delay(HOST, "Msvm_ComputerSystem.RequestStateChange", 60)
+    system = vm.vmutils._lookup_vm_check(vm.name, as_vssd=False)
+    assert system.RequestStateChange(RequestedState=RUNNING)[1] == 4096
+    given = {"PDKPath": pdk, "MachineID": system.Name}
+    provision = vm.vmutils._conn_msps.Msps_ProvisioningService.ProvisionMachine
+    assert "in use" in refusal(provision, **given)
+    vm.vmutils.stop_vm_jobs(vm.name)
+    assert provision(**given)[1] == 0
+
+
 def test_shielding_data_of_another_protector(vm, fabric, owner, pdk, tmp_path):
     other = write_pdk(fabric, owner, tmp_path / "other.pdk", "east")
     vm.vmutils.add_vtpm(vm.name, pdk, False)

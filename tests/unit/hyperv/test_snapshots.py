@@ -236,6 +236,23 @@ def test_a_running_vm_does_not_go_back(machine):
     assert service(machine).ApplySnapshot(Snapshot=taken)[1] == 5
 
 
+def test_refusals_come_at_once_also_where_jobs_are_delayed(machine, fabric):
+    taken = machine.vmutils.take_vm_snapshot(machine.name)
+    system = machine.vmutils._lookup_vm_check(machine.name, as_vssd=False)
+    settings = machine.vmutils._lookup_vm_check(machine.name).path_()
+    fabric.add_delay("HV1", "*Snapshot*", 60, times=None)
+    try:
+        assert service(machine).CreateSnapshot(
+            AffectedSystem=system.path_(), SnapshotType=3) == (None, None, 6)
+        assert service(machine).ApplySnapshot(Snapshot=taken) == (None, 5)
+        assert service(machine).ApplySnapshot(Snapshot=settings) == (None, 4)
+        assert service(machine).DestroySnapshot(AffectedSnapshot=settings) == (None, 4)
+        assert service(machine).DestroySnapshotTree(SnapshotSettingData=settings) == (None, 4)
+    finally:
+        fabric.clear_faults("HV1")
+    machine.stop()
+
+
 def test_refused_snapshots(machine):
     system = machine.vmutils._lookup_vm_check(machine.name, as_vssd=False)
     assert service(machine).CreateSnapshot(

@@ -45,6 +45,11 @@ class StorageTest(unittest.TestCase):
         self.assertEqual("/x/HV1/a", one.path_on("/x/HV1/a", "HV1", "HV2"))
         self.assertEqual("/x/HV1", one.reached("\\\\HV2\\/x/HV1", "HV1"))
 
+    def test_a_share_of_nobody(self):
+        simulated = fabric.Fabric({"storage": "/x/%COMPUTERNAME%", "hosts": [{"name": "HV1"}]})
+        with self.assertRaisesRegex(FileNotFoundError, "network path"):
+            simulated.storage.reached("\\\\HV2\\/x/HV1/a", "HV1")
+
     def test_a_template_must_name_the_host(self):
         for wrong in ("/x", "x/%COMPUTERNAME%"):
             self.assertRaises(ValueError, storage.Storage, wrong)
