@@ -594,7 +594,8 @@ def test_a_file_that_cannot_be_written(cluster, tpm, fabric, monkeypatch):
         raise OSError("The disk is full.")
     monkeypatch.setattr(guest_state, "write", full)
     assert code_of(lambda: cluster.bring_online(tpm.name)) == 5023
-    assert group(fabric)["state"] == FAILED and group(fabric)["reason"] == "The disk is full."
+    assert group(fabric)["state"] == FAILED
+    assert group(fabric)["reason"] == "'vm-1' failed to start. The disk is full."
 
 
 def test_no_node_is_left_for_a_vm(cluster, vm, fabric):
