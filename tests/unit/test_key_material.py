@@ -278,3 +278,21 @@ def test_every_sound_mixture_is_taken(cupboard, order, chosen):
 def test_any_bytes_get_our_error(secrets, allow_owner_keys, shielded):
     with pytest.raises(errors.KeyProtectorError):
         key_material.read(secrets, SOURCE, allow_owner_keys, shielded)
+
+
+def test_wrong_signatures_may_be_warnings(contoso, elsewhere, protector, metadata):
+    """Of either kind: for a Windows that signs in a form that is not known here."""
+    def forged(document, before):
+        parts = document.partition(before)
+        start = parts[2].index(b"<SignatureValue>") + len(b"<SignatureValue>")
+        other = base64.b64encode(guardian.sign(contoso.encryption_key, b"something else"))
+        return parts[0] + parts[1] + parts[2][:start] + other + parts[2][start + len(other):]
+
+    for good, before in ((metadata, b"<EncryptionCertificateSignature"),
+                         (protector, b"<GuardianSignature")):
+        bad = forged(good, before)
+        assert "was not made with its key" in invalid(bad)
+        found = key_material.read([bad], SOURCE, False, False, refuse_wrong_signatures=False)
+        warnings = (found.guardians[0] if isinstance(found, key_material.Ingredients)
+                    else found).warnings
+        assert len(warnings) == 1 and warnings[0].endswith("WRONG (was not made with its key)")

@@ -42,7 +42,7 @@ def attached(service):
     vtpm = importlib.import_module("vtpm_compute.vtpm")
 
     def attach(name, protector, shielded=False):
-        vtpm.Vtpm(None, None, service, FABRIC).attach(
+        vtpm.Vtpm(None, None, None, None, service, False).attach(
             name, vtpm.PreparedVtpm(protector, shielded, "00"))
     return attach
 
