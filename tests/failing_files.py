@@ -8,7 +8,7 @@ import errno
 import os
 import types
 
-FUNCTIONS = ("makedirs", "open", "fsync", "unlink", "rmdir")
+FUNCTIONS = ("makedirs", "listdir", "lstat", "open", "fdopen", "fsync", "unlink", "rmdir")
 
 
 class FailingFiles:
@@ -20,7 +20,7 @@ class FailingFiles:
 
     def __init__(self):
         self.calls = []
-        self._number, self._point, self._error = None, "before", None
+        self._number, self._point, self._error, self._locked = None, "before", None, None
         self.in_place_of_os = types.SimpleNamespace(
             **dict(vars(os), **{name: self._wrapped(name) for name in FUNCTIONS}))
 
@@ -40,9 +40,20 @@ class FailingFiles:
         finally:
             self._number = None
 
+    @contextlib.contextmanager
+    def locked(self, name):
+        """While this lasts, files of this name cannot be removed: another program reads them."""
+        self._locked = name
+        try:
+            yield
+        finally:
+            self._locked = None
+
     def _wrapped(self, name):
         def call(*arguments, **keywords):
             self.calls.append(name)
+            if name == "unlink" and os.path.basename(arguments[0]) == self._locked:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             is_chosen = len(self.calls) - 1 == self._number
             if is_chosen and self._point == "before":
                 raise self._error

@@ -50,16 +50,16 @@ MUTATIONS = (
         "The owner's private keys, which open the VM's TPM, stay on the host when a step fails.",
         "protector_maker.py",
         """\
-                return self._client.new_protector(making.owner(owner), granted)
+                raw = attempts.make(lambda: making.protector(fabric, owner, further))
             finally:
-                making.undo()
+                attempts.make(making.undo)
 """,
         """\
-                made = self._client.new_protector(making.owner(owner), granted)
-                making.undo()
-                return made
-            except ValueError:
-                raise
+                raw = attempts.make(lambda: making.protector(fabric, owner, further))
+                if raw:
+                    attempts.make(making.undo)
+            finally:
+                pass
 """,
         (_MAKER + "test_whatever_call_fails_nothing_stays",)),
     Mutation(

@@ -18,9 +18,12 @@ import hashlib
 from typing import Any
 
 from cryptography import x509
+from oslo_log import log as logging
 
-from vtpm_compute import errors, windows_libraries
+from vtpm_compute import errors, rsa_certificates, windows_libraries
 from vtpm_compute.windows_libraries import BOOL, DWORD, POINTER, STATUS, TEXT, last_error
+
+LOG = logging.getLogger(__name__)
 
 _STORE_PROV_SYSTEM_W = 10
 _STORE_LOCAL_MACHINE, _STORE_OPEN_EXISTING = 0x20000, 0x4000
@@ -155,8 +158,8 @@ class CertificateStore:
             undo.callback(self._api.CertFreeCertificateContext, context)
             if not self._delete_key(context) and not key_may_be_gone:
                 raise errors.HostGuardianError(
-                    "Windows does not find the private key of certificate %s (%s)." % (
-                        certificate.thumbprint.hex().upper(), certificate.common_name))
+                    "Windows does not find the private key of certificate %s." % (
+                        certificate.thumbprint.hex().upper()))
             undo.pop_all()
             # Frees it, also when it fails.
             if not self._api.CertDeleteCertificateFromStore(context):
@@ -219,8 +222,9 @@ def _was_there(function: str, code: int) -> bool:
 def _common_name(certificate: bytes) -> str:
     try:
         subject = x509.load_der_x509_certificate(certificate).subject
-    except ValueError:
-        return ""
-    for attribute in subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME):
-        return str(attribute.value)
+        for attribute in subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME):
+            return str(attribute.value)
+    except rsa_certificates.UNREADABLE:
+        # Whatever it is: it must not keep others from being deleted.
+        LOG.debug("Certificate %s cannot be read", thumbprint(certificate).hex())
     return ""

@@ -54,7 +54,8 @@ It pins the guardian: one with another certificate is not taken, whatever its na
 guardian store has none with this certificate, nova-compute imports it from the metadata of the key
 protection server with which the host is configured, as ``fabric_guardian`` if that is set. The rest
 of the metadata is as trustworthy as the way to that server: where it is plain HTTP through a
-network that is not yours, import the guardian by hand.
+network that is not yours, import the guardian by hand. ``cafile``, ``insecure`` and ``timeout`` of
+this section are for that server too.
 
 ``nova-hyperv-vtpm-protector show metadata.xml`` prints the thumbprint. In PowerShell::
 
@@ -85,9 +86,9 @@ one is only logged here: for a Windows that signs in a form that is not known he
         help="""
 Folder for files that Windows takes by their path only: guardian metadata, and owners' PFX files.
 
-It is made when it is needed, and must be on a local disk. Files lie in it for a moment, in folders
-that nova-compute and Local System alone can read; PFX files are encrypted anew, under a password
-that is never written.
+It is made when it is needed, for the administrators of the host and Local System alone; one that is
+there and open to others is refused. It must be on a local disk. Files lie in it for a moment; PFX
+files are encrypted anew, under a password that is never written.
 """),
     cfg.IntOpt(
         "max_key_bytes", default=65536, min=1024, max=1048576,

@@ -6,6 +6,24 @@ holds nothing secret. The driver translates :class:`VtpmError` into Nova's excep
 
 from __future__ import annotations
 
+# Nova cuts a fault at 255 characters, of which "Build of instance <uuid> aborted: " takes 64.
+MOST_CHARACTERS = 190
+_LEAST_OF_A_CLAUSE = 90
+
+
+def fitted(template: str, source: str, clause: object, remedy: str) -> str:
+    """A message whose clause is cut in its middle, if need be: the user reads the remedy too.
+
+    :param template: with places for the other three, in this order.
+    """
+    text = str(clause)
+    room = MOST_CHARACTERS - len(template % (source, "", remedy))
+    room = max(room, _LEAST_OF_A_CLAUSE)
+    if len(text) > room:
+        beginning = room // 3
+        text = "%s...%s" % (text[:beginning], text[beginning + 3 - room:])
+    return template % (source, text, remedy)
+
 
 class VtpmError(Exception):
     """Base of all errors of this package; ``str()`` of it is the message for the user."""

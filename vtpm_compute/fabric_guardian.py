@@ -7,6 +7,7 @@ protection server says, the host then has that guardian or none.
 from __future__ import annotations
 
 import datetime
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -42,6 +43,7 @@ class FabricGuardian:
         self._client, self._folders, self._read_metadata = client, folders, read_metadata
         self._name, self._thumbprint = name, thumbprint
         self._next_import = time.monotonic()
+        self._importing = threading.Lock()
 
     def find(self) -> Guardian:
         """The guardian; imports it first, where it is pinned and the store lacks it.
@@ -54,7 +56,9 @@ class FabricGuardian:
                 "[vtpm_compute] has neither fabric_guardian nor fabric_thumbprint: set one.")
         found = self._stored()
         if found is None:
-            found = self._import()
+            # A report and a spawn may want it at the same time.
+            with self._importing:
+                found = self._stored() or self._import()
         return found
 
     def _stored(self) -> Guardian | None:

@@ -45,7 +45,7 @@ _ROOT = re.compile(r"<(?:[\w.-]+:)?Metadata[\s/>]")
 
 _NOT_ONE = "What %s holds is not guardian metadata: %s. %s"
 _UNUSABLE = "The guardian metadata of %s cannot be used: %s. %s"
-_STORE_WHOLE = "Store the file of Export-HgsGuardian whole in one secret."
+_STORE_WHOLE = "Store the whole file."
 _EXPORT_AGAIN = "Export it again with Export-HgsGuardian."
 _ANOTHER = "Name a guardian with another certificate."
 
@@ -130,7 +130,8 @@ def parse(document: bytes, source: str, now: datetime.datetime | None = None,
         text, raw = _text(document)
         read = _read(text)
     except MalformedError as exc:
-        raise errors.KeyProtectorError(_NOT_ONE % (source, exc, _STORE_WHOLE)) from None
+        raise errors.KeyProtectorError(
+            errors.fitted(_NOT_ONE, source, exc, _STORE_WHOLE)) from None
     try:
         encryption = rsa_certificates.load(read.encryption.der, "its encryption certificate")
         signing = rsa_certificates.load(read.signing.der, "its signing certificate")
@@ -149,11 +150,14 @@ def parse(document: bytes, source: str, now: datetime.datetime | None = None,
         if refuse_wrong_signatures:
             key_protector_signatures.require_none_wrong(signatures)
     except rsa_certificates.UnreadableCertificateError as exc:
-        raise errors.KeyProtectorError(_UNUSABLE % (source, exc, _EXPORT_AGAIN)) from None
+        raise errors.KeyProtectorError(
+            errors.fitted(_UNUSABLE, source, exc, _EXPORT_AGAIN)) from None
     except rsa_certificates.UnusableCertificateError as exc:
-        raise errors.KeyProtectorError(_UNUSABLE % (source, exc, _ANOTHER)) from None
+        raise errors.KeyProtectorError(
+            errors.fitted(_UNUSABLE, source, exc, _ANOTHER)) from None
     except key_protector_signatures.WrongSignatureError as exc:
-        raise errors.KeyProtectorError(_UNUSABLE % (source, exc, _EXPORT_AGAIN)) from None
+        raise errors.KeyProtectorError(
+            errors.fitted(_UNUSABLE, source, exc, _EXPORT_AGAIN)) from None
     return GuardianMetadata(
         raw=raw, name=encryption.name, thumbprint=encryption.thumbprint,
         key_bits=encryption.key.key_size, not_before=encryption.not_before,

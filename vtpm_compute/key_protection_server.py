@@ -35,6 +35,8 @@ def read_metadata(url: str, seconds: float, verify: bool | str) -> bytes:
     deadline = timed_transport.Deadline(seconds)
     try:
         with requests.Session() as session, deadline.for_requests_of_this_thread():
+            # No proxy and no password of the environment: the server is the host's own.
+            session.trust_env = False
             for scheme in ("http://", "https://"):
                 session.mount(scheme, timed_transport.Transport())
             response = session.get(

@@ -37,8 +37,8 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
 _NOT_ONE = "What %s holds is not a key protector: %s. %s"
 _UNUSABLE = "The key protector of %s cannot be used: %s. %s"
 _STORE_AGAIN = "Store the bytes of (Get-VMKeyProtector)."
-_EXPORT_AGAIN = "It is damaged or forged: export it again with Get-VMKeyProtector, and store that."
-_MAKE_ANEW = "Make a new one with New-HgsKeyProtector, and store its RawData."
+_EXPORT_AGAIN = "It is damaged or forged: export it again."
+_MAKE_ANEW = "Make a new one with New-HgsKeyProtector."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +167,8 @@ def parse(pieces: Sequence[bytes], source: str, now: datetime.datetime | None = 
         document = _document(pieces)
         read = key_protector_xml.read(document)
     except untrusted_xml.MalformedError as exc:
-        raise errors.KeyProtectorError(_NOT_ONE % (source, exc, _STORE_AGAIN)) from None
+        raise errors.KeyProtectorError(
+            errors.fitted(_NOT_ONE, source, exc, _STORE_AGAIN)) from None
     try:
         _check_chain(read)
         certificates = {wrapping.identifier: _Certificates.of(wrapping)
@@ -180,9 +181,11 @@ def parse(pieces: Sequence[bytes], source: str, now: datetime.datetime | None = 
         if refuse_wrong_signatures:
             key_protector_signatures.require_none_wrong(checked)
     except _UnusableError as exc:
-        raise errors.KeyProtectorError(_UNUSABLE % (source, exc, exc.remedy)) from None
+        raise errors.KeyProtectorError(
+            errors.fitted(_UNUSABLE, source, exc, exc.remedy)) from None
     except key_protector_signatures.WrongSignatureError as exc:
-        raise errors.KeyProtectorError(_UNUSABLE % (source, exc, _EXPORT_AGAIN)) from None
+        raise errors.KeyProtectorError(
+            errors.fitted(_UNUSABLE, source, exc, _EXPORT_AGAIN)) from None
     return KeyProtector(
         raw=(len(document) + _PREFIX_LENGTH).to_bytes(_PREFIX_LENGTH, "big") + document,
         guardians=guardians,
@@ -231,10 +234,18 @@ def _check_beginning(data: bytes, pieces: Sequence[bytes]) -> None:
     if b"Protector>" in data:
         raise untrusted_xml.MalformedError(
             "its beginning is not there: the first piece is missing, or is not the first")
-    if _BASE64.fullmatch(data) and base64.b64decode(data[:64].split()[0][:4]).startswith(
-            (b"\0\0", b"<")):
+    if _is_base64_of_one(data):
         raise untrusted_xml.MalformedError("it is text in base64, not the bytes themselves")
     raise untrusted_xml.MalformedError("it is not XML")
+
+
+def _is_base64_of_one(data: bytes) -> bool:
+    """Whether it is base64 of what begins like a key protector."""
+    if not _BASE64.fullmatch(data):
+        return False
+    beginning = b"".join(data[:_BEGINNING].split())[:4]
+    return len(beginning) == 4 and b"=" not in beginning and base64.b64decode(
+        beginning).startswith((b"\0\0", b"<"))
 
 
 class _UnusableError(Exception):

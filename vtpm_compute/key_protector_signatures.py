@@ -111,7 +111,7 @@ def _check(what: str, key: rsa.RSAPublicKey, signature: kps_elements.Signature,
     if signature.has_parameters:
         return not_verified("its algorithm has parameters that are not known here")
     if len(signature.value) != (key.key_size + 7) // 8:
-        return wrong("has %d bytes, and a signature of its key has %d" % (
+        return wrong("has %d bytes, not the %d of its key" % (
             len(signature.value), (key.key_size + 7) // 8))
     try:
         if signature.algorithm in _PKCS1:

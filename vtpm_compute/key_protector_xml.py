@@ -100,8 +100,8 @@ def _root(document: bytes) -> etree._Element:
         raise MalformedError(
             "it is guardian metadata, which says who a guardian is and protects no key")
     if etree.QName(root).localname == "Protector" and root.tag != _SCHEMA.tag("Protector"):
-        raise MalformedError("it is a Protector of an unknown version (its namespace is %s)" % (
-            policy.quote(etree.QName(root).namespace or "empty", 2 * untrusted_xml.NAME_LENGTH)))
+        raise MalformedError("it is a Protector of an unknown version, in %s" % (
+            policy.quote(etree.QName(root).namespace or "empty", untrusted_xml.NAME_LENGTH)))
     if root.tag != _SCHEMA.tag("Protector"):
         raise MalformedError("it is another kind of XML (%s)" % untrusted_xml.shown(root))
     return root

@@ -1,10 +1,10 @@
-"""Folders that this service alone can read, for what Windows takes only as a file.
+"""Folders that the host's administrators alone can read, for what Windows takes only as a file.
 
 Each lives for one piece of work. A process that is killed leaves it behind; the next one finds it,
-with the notes in it.
+with the notes in it, which it may believe: nobody else could write them.
 
-Source: Microsoft Learn, "CreateDirectoryW function"; "Security Descriptor String Format", "ACE
-Strings" and "SID Strings" (SY: Local System, OW: Owner Rights).
+Source: Microsoft Learn, "CreateDirectoryW function", "GetNamedSecurityInfoW function"; "Security
+Descriptor String Format", "ACE Strings" and "SID Strings" (SY: Local System, BA: Administrators).
 """
 
 from __future__ import annotations
@@ -12,18 +12,27 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from collections.abc import Callable, Iterator
+import re
+import stat
+from collections.abc import Callable
 from typing import TypeVar
 
 from vtpm_compute import errors, windows_libraries
 from vtpm_compute.windows_libraries import BOOL, DWORD, POINTER, TEXT
 
-# Nothing is inherited from the folder above, all is handed on to the files below.
-_SECURITY = "D:P(A;OICI;FA;;;SY)(A;OICI;FA;;;OW)"
+# Nothing is inherited from the folder above, all is handed on to the files below. The service is
+# one of these two, as Hyper-V and the certificate stores want it.
+_SECURITY = "O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)"
+# The same as Windows tells it: whose it is, protected, and nobody else in it.
+_PRIVATE = re.compile(r"O:(?:BA|SY)D:P(?:AI)?(?:\(A;OICI;FA;;;(?:SY|BA)\))+")
 _SDDL_REVISION_1 = 1
-_PREFIX = "vtpm-"
+_SE_FILE_OBJECT = 1
+_OWNER_AND_DACL = 0x1 | 0x4
+_ALREADY_EXISTS = 183
+_NAME = re.compile("vtpm-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # Windows alone tells text from bytes here, and would rewrite line ends.
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+_BYTES = getattr(os, "O_BINARY", 0)
+_NEW_FILE, _OLD_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BYTES, os.O_RDONLY | _BYTES
 
 
 class _SecurityAttributes(ctypes.Structure):
@@ -31,8 +40,14 @@ class _SecurityAttributes(ctypes.Structure):
 
 
 _FUNCTIONS: windows_libraries.Functions = {
-    "advapi32": {"ConvertStringSecurityDescriptorToSecurityDescriptorW": (
-        BOOL, [TEXT, DWORD, ctypes.POINTER(POINTER), ctypes.POINTER(DWORD)])},
+    "advapi32": {
+        "ConvertStringSecurityDescriptorToSecurityDescriptorW": (
+            BOOL, [TEXT, DWORD, ctypes.POINTER(POINTER), ctypes.POINTER(DWORD)]),
+        "ConvertSecurityDescriptorToStringSecurityDescriptorW": (
+            BOOL, [POINTER, DWORD, DWORD, ctypes.POINTER(POINTER), ctypes.POINTER(DWORD)]),
+        "GetNamedSecurityInfoW": (
+            DWORD, [TEXT, DWORD, DWORD, POINTER, POINTER, POINTER, POINTER,
+                    ctypes.POINTER(POINTER)])},
     "kernel32": {
         "CreateDirectoryW": (BOOL, [TEXT, ctypes.POINTER(_SecurityAttributes)]),
         "LocalFree": (POINTER, [POINTER])},
@@ -63,7 +78,7 @@ class PrivateFolder:
         """A file's content; empty where there is no such file."""
         def read() -> bytes:
             try:
-                with open(os.path.join(self._path, name), "rb") as file:
+                with os.fdopen(os.open(os.path.join(self._path, name), _OLD_FILE), "rb") as file:
                     return file.read()
             except FileNotFoundError:
                 return b""
@@ -89,59 +104,109 @@ class PrivateFolder:
 class PrivateFolders:
     """The private folders of this host.
 
-    :param root: the folder that they are made in; is made when it is needed.
+    :param root: the folder that they are made in; is made, private too, when it is needed.
     """
 
     def __init__(self, root: str) -> None:
-        self._root = root
+        # Windows' providers are other processes, which are elsewhere.
+        self._root = os.path.abspath(root)
 
-    def new(self, name: str) -> PrivateFolder:
+    def new(self, identifier: str) -> PrivateFolder:
         """Make one.
 
-        :param name: that no other one has.
-        :raises vtpm_compute.errors.HostGuardianError: it cannot be made.
+        :param identifier: a UUID that no other one has.
+        :raises vtpm_compute.errors.HostGuardianError: it cannot be made, or the root is open to
+            others.
         """
-        path = os.path.join(self._root, _PREFIX + name)
+        path = os.path.join(self._root, "vtpm-" + identifier)
 
         def make() -> None:
-            os.makedirs(self._root, exist_ok=True)
-            _make_private(path)
+            os.makedirs(os.path.dirname(self._root), exist_ok=True)
+            if not _make_private(self._root):
+                _require_private(self._root)
+            if not _make_private(path):
+                raise OSError("it is there already")
         _translated("A private folder cannot be made on the host", make)
         return PrivateFolder(path)
 
-    def left(self) -> Iterator[PrivateFolder]:
+    def left(self) -> list[PrivateFolder]:
         """Those that there are: while no work is under way, those of a killed process.
 
-        :raises vtpm_compute.errors.HostGuardianError: they cannot be listed.
+        :raises vtpm_compute.errors.HostGuardianError: they cannot be listed, or the root is open
+            to others, who may have made them.
         """
-        def names() -> list[str]:
+        def paths() -> list[str]:
             try:
-                return sorted(os.listdir(self._root))
+                found = sorted(os.listdir(self._root))
             except FileNotFoundError:
                 return []
-        for name in _translated("The private folders of the host cannot be listed", names):
-            if name.startswith(_PREFIX):
-                yield PrivateFolder(os.path.join(self._root, name))
+            _require_private(self._root)
+            return [path for name in found if _NAME.fullmatch(name)
+                    for path in [os.path.join(self._root, name)] if not _is_link(path)]
+        return [PrivateFolder(path) for path in _translated(
+            "The private folders of the host cannot be listed", paths)]
 
 
-def _make_private(path: str) -> None:
-    """:raises OSError: it cannot be made, or is there."""
+def _is_link(path: str) -> bool:
+    """Whether it is a link or a junction, which leads elsewhere."""
+    found = os.lstat(path)
+    return stat.S_ISLNK(found.st_mode) or bool(
+        getattr(found, "st_file_attributes", 0) & stat.FILE_ATTRIBUTE_REPARSE_POINT)
+
+
+def _make_private(path: str) -> bool:
+    """Make a folder; whether it was not there.
+
+    :raises OSError: it cannot be made.
+    """
     api = windows_libraries.load(_FUNCTIONS)
     descriptor = POINTER()
     if not api.ConvertStringSecurityDescriptorToSecurityDescriptorW(
             _SECURITY, _SDDL_REVISION_1, ctypes.byref(descriptor), None):
-        raise _failed("ConvertStringSecurityDescriptorToSecurityDescriptorW")
+        raise _failed("ConvertStringSecurityDescriptorToSecurityDescriptorW",
+                      windows_libraries.last_error())
     try:
         attributes = _SecurityAttributes(
             ctypes.sizeof(_SecurityAttributes), descriptor, False)
         if not api.CreateDirectoryW(path, ctypes.byref(attributes)):
-            raise _failed("CreateDirectoryW")
+            code = windows_libraries.last_error()
+            if code == _ALREADY_EXISTS:
+                return False
+            raise _failed("CreateDirectoryW", code)
+        return True
     finally:
         api.LocalFree(descriptor)
 
 
-def _failed(function: str) -> OSError:
-    return OSError("%s failed with %d" % (function, windows_libraries.last_error()))
+def _require_private(path: str) -> None:
+    """:raises OSError: others than administrators can write to a folder, or it leads elsewhere."""
+    if _is_link(path) or not _PRIVATE.fullmatch(_security_of(path)):
+        raise OSError("others can write to the folder of [vtpm_compute] scratch_path, or could. "
+                      "Remove it, or name another")
+
+
+def _security_of(path: str) -> str:
+    """The owner and the DACL of a folder, as a string."""
+    api = windows_libraries.load(_FUNCTIONS)
+    descriptor, text = POINTER(), POINTER()
+    code = api.GetNamedSecurityInfoW(path, _SE_FILE_OBJECT, _OWNER_AND_DACL, None, None, None,
+                                     None, ctypes.byref(descriptor))
+    if code:
+        raise _failed("GetNamedSecurityInfoW", code)
+    try:
+        if not api.ConvertSecurityDescriptorToStringSecurityDescriptorW(
+                descriptor, _SDDL_REVISION_1, _OWNER_AND_DACL, ctypes.byref(text), None):
+            raise _failed("ConvertSecurityDescriptorToStringSecurityDescriptorW",
+                          windows_libraries.last_error())
+        found = ctypes.wstring_at(text.value or 0)
+        api.LocalFree(text)
+        return found
+    finally:
+        api.LocalFree(descriptor)
+
+
+def _failed(function: str, code: int) -> OSError:
+    return OSError("%s failed with %d" % (function, code))
 
 
 def _translated(problem: str, call: Callable[[], Result]) -> Result:

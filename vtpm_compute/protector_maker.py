@@ -9,11 +9,13 @@ and by notes.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import secrets
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar, cast
 
 from oslo_log import log as logging
 
@@ -34,10 +36,12 @@ CERTIFICATE_STORE = "Shielded VM Local Certificates"
 # What Windows calls a generated guardian's: "Shielded VM Signing Certificate (guardian) (host)".
 _GUARDIAN_IN_SUBJECT = re.compile(r"\(([^()]+)\)")
 
-_SIGNING, _ENCRYPTION, _METADATA = "signing.pfx", "encryption.pfx", "guardian-%d.xml"
+_PFX_FILES, _METADATA = ("signing.pfx", "encryption.pfx"), "guardian-%d.xml"
 # The thumbprints of an owner's certificates, whose names are the tenant's: a line each.
 _NOTES = "certificates"
 _PASSWORD_BYTES = 32
+
+Result = TypeVar("Result")
 
 
 class ProtectorMaker:
@@ -64,49 +68,77 @@ class ProtectorMaker:
             making stays on the host, or the message says what does.
         """
         with self._one_at_a_time if owner or further else contextlib.nullcontext():
-            making = _Making(self._client, self._folders)
+            making, attempts = _Making(self._client, self._folders), _Attempts()
+            raw = None
             try:
-                granted = [fabric, *making.guardians(
-                    [one for one in further if one.thumbprint != fabric.thumbprint])]
-                return self._client.new_protector(making.owner(owner), granted)
+                raw = attempts.make(lambda: making.protector(fabric, owner, further))
             finally:
-                making.undo()
+                attempts.make(making.undo)
+        # Here, where no private key is in reach: what an exception passes, its traceback keeps.
+        attempts.require_none_failed()
+        return cast(bytes, raw)
 
     def remove_leftovers(self) -> None:
-        """Remove what an earlier process made and could not remove again.
+        """Remove what an earlier process made and could not remove again, as far as it goes.
 
         Only while no protector is being made: at the start of nova-compute.
 
         :raises vtpm_compute.errors.HostGuardianError: when Windows refuses.
         """
+        attempts = _Attempts()
         remover = _Remover(self._client, lambda name: name.startswith(
             (OWNER_PREFIX, GUARDIAN_PREFIX)), keys_may_be_gone=True)
-        try:
-            left = list(self._folders.left())
+        left = attempts.make(self._folders.left) or []
+        for folder in left:
+            # First: they hold private keys, if under a password that is gone.
+            for name in _PFX_FILES:
+                attempts.make(functools.partial(folder.remove_file, name))
+        notes = _Notes().union(*(
+            attempts.make(functools.partial(_Notes.of, folder)) or () for folder in left))
+        attempts.make(lambda: remover.remove(notes))
+        if not attempts.failures:
+            # They hold the notes.
             for folder in left:
-                # First: they hold private keys, if under a password that is gone.
-                for name in (_SIGNING, _ENCRYPTION):
-                    folder.remove_file(name)
-            remover.remove(notes=_Notes.of(left))
-            for folder in left:
-                folder.remove()
-        except errors.HostGuardianError as exc:
-            raise errors.HostGuardianError(
-                "What was left on the host cannot be removed: %s" % exc) from exc
+                attempts.make(folder.remove)
         if remover.removed or left:
             LOG.warning(
                 "Guardians and files of key protectors were left behind, and are removed with "
-                "their private keys: %s, %d folders", ", ".join(sorted(remover.removed)) or "none",
-                len(left))
+                "their private keys: %s; %d folders",
+                ", ".join(sorted(remover.removed)) or "no guardian", len(left))
+        attempts.require_none_failed("What was left on the host cannot be removed: ")
+
+
+class _Attempts:
+    """Steps of which each is tried, whatever became of those before.
+
+    :ivar failures: the messages of those that failed.
+    """
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+
+    def make(self, step: Callable[[], Result]) -> Result | None:
+        """Take a step; None where it fails."""
+        try:
+            return step()
+        except errors.HostGuardianError as exc:
+            LOG.warning("%s", exc)
+            self.failures.append(str(exc))
+            return None
+
+    def require_none_failed(self, beginning: str = "") -> None:
+        """:raises vtpm_compute.errors.HostGuardianError: when any failed; has all messages."""
+        if self.failures:
+            raise errors.HostGuardianError(beginning + " ".join(self.failures))
 
 
 class _Notes(frozenset[bytes]):
-    """Thumbprints of certificates that were brought to the host, as bytes."""
+    """Thumbprints of certificates that were brought to the host."""
 
     @classmethod
-    def of(cls, folders: Iterable[PrivateFolder]) -> _Notes:
-        """Those noted in the folders. A line that was not written to its end was not used yet."""
-        lines = b"\n".join(folder.read(_NOTES) for folder in folders).decode("ascii", "replace")
+    def of(cls, folder: PrivateFolder) -> _Notes:
+        """Those noted in a folder. A line that was not written to its end was not used yet."""
+        lines = folder.read(_NOTES).decode("ascii", "replace")
         return cls(bytes.fromhex(line) for line in lines.split()
                    if re.fullmatch("[0-9A-F]{40}", line))
 
@@ -126,8 +158,15 @@ class _Making:
         self._notes = _Notes()
         self._accepted = False
 
-    def guardians(self, documents: Sequence[guardian_metadata.GuardianMetadata]
-                  ) -> list[Guardian]:
+    def protector(self, fabric: Guardian, owner: owner_pfx.Owner | None,
+                  further: Sequence[guardian_metadata.GuardianMetadata]) -> bytes:
+        """See :meth:`ProtectorMaker.make`."""
+        granted = [fabric, *self._guardians(
+            [one for one in further if one.thumbprint != fabric.thumbprint])]
+        return self._client.new_protector(self._owner(owner), granted)
+
+    def _guardians(self, documents: Sequence[guardian_metadata.GuardianMetadata]
+                   ) -> list[Guardian]:
         """Those of metadata documents; one that the store holds already is used as it is."""
         if not documents:
             return []
@@ -141,7 +180,7 @@ class _Making:
             found.append(present[document.thumbprint])
         return found
 
-    def owner(self, given: owner_pfx.Owner | None) -> Guardian:
+    def _owner(self, given: owner_pfx.Owner | None) -> Guardian:
         """A new owner, or the one that was given."""
         if given is None:
             return self._client.generate(self._owner_name)
@@ -153,15 +192,21 @@ class _Making:
         signing, encryption = given.pfx_files(password)
         self._notes = thumbprints
         thumbprints.write(self._private_folder())
-        try:
+        attempts = _Attempts()
+
+        def accept() -> Guardian:
             accepted = self._client.accept(
-                self._owner_name, self._new_file(_SIGNING, signing),
-                self._new_file(_ENCRYPTION, encryption), password)
+                self._owner_name, self._new_file(_PFX_FILES[0], signing),
+                self._new_file(_PFX_FILES[1], encryption), password)
             self._accepted = True
             return accepted
+        try:
+            accepted = attempts.make(accept)
         finally:
-            for name in (_SIGNING, _ENCRYPTION):
-                self._private_folder().remove_file(name)
+            for name in _PFX_FILES:
+                attempts.make(functools.partial(self._private_folder().remove_file, name))
+        attempts.require_none_failed()
+        return cast(Guardian, accepted)
 
     def _require_new(self, ders: Sequence[bytes], thumbprints: _Notes) -> None:
         """Refuse an owner of whom something is on the host: it would be removed with ours."""
@@ -207,7 +252,7 @@ class _Remover:
         self._keys_may_be_gone = keys_may_be_gone
         self.removed: set[str] = set()
 
-    def remove(self, notes: _Notes) -> None:
+    def remove(self, notes: frozenset[bytes]) -> None:
         """Remove private keys, certificates, guardians, whatever is there (still).
 
         A guardian goes last, and only without its private keys: it is how they are found again.
@@ -215,41 +260,55 @@ class _Remover:
         :param notes: further certificates that are to go.
         :raises vtpm_compute.errors.HostGuardianError: when something stays; says what.
         """
-        stored = [one for one in self._client.guardians() if self._is_ours(one.name)]
-        kept, failures = self._delete_certificates(stored, notes)
+        attempts = _Attempts()
+        known = attempts.make(self._client.guardians)
+        if known is None:
+            attempts.failures.append("Private keys of owners may stay on the host.")
+        stored = [one for one in known or () if self._is_ours(one.name)]
+        kept = self._delete_certificates(stored, notes, attempts)
         for guardian in stored:
             self.removed.add(guardian.name)
-            if guardian.name in kept:
-                continue
-            try:
-                self._client.remove(guardian.name)
-            except errors.HostGuardianError as exc:
-                failures.append(str(exc))
-        if failures:
-            raise errors.HostGuardianError(" ".join(failures))
+            if guardian.name not in kept:
+                attempts.make(functools.partial(self._client.remove, guardian.name))
+        attempts.require_none_failed()
 
-    def _delete_certificates(self, stored: Sequence[Guardian],
-                             notes: _Notes) -> tuple[set[str], list[str]]:
-        """Delete them; the guardians of those that could not be, and why they could not."""
+    def _delete_certificates(self, stored: Sequence[Guardian], notes: frozenset[bytes],
+                             attempts: _Attempts) -> set[str]:
+        """Delete them; the names of the guardians of whom something stays."""
         owners = dict.fromkeys(notes, "a given owner")
         owners.update((certificate_store.thumbprint(certificate), guardian.name)
                       for guardian in stored if guardian.name.startswith(OWNER_PREFIX)
                       for certificate in guardian.certificates if certificate)
-        kept, failures = set(), []
-        with certificate_store.CertificateStore(CERTIFICATE_STORE) as store:
-            for certificate in store.certificates():
-                owner = owners.get(certificate.thumbprint) or self._named_in(
-                    certificate.common_name)
-                if owner is None:
-                    continue
-                self.removed.add(owner)
-                try:
-                    store.delete(certificate, self._keys_may_be_gone)
-                    LOG.debug("Deleted a certificate of %s with its private key", owner)
-                except errors.HostGuardianError as exc:
-                    failures.append("Keys of %s may stay on the host: %s" % (owner, exc))
-                    kept.add(owner)
-        return kept, failures
+        kept = {guardian.name for guardian in stored}
+
+        def delete() -> None:
+            with certificate_store.CertificateStore(CERTIFICATE_STORE) as store:
+                found = [(self._owner_of(one, owners), one) for one in store.certificates()]
+                kept.clear()
+                for owner, certificate in found:
+                    if owner is not None:
+                        self.removed.add(owner)
+                        if not self._delete(store, owner, certificate, attempts):
+                            kept.add(owner)
+        attempts.make(delete)
+        return kept
+
+    def _delete(self, store: certificate_store.CertificateStore, owner: str,
+                certificate: certificate_store.Certificate, attempts: _Attempts) -> bool:
+        def delete() -> bool:
+            try:
+                store.delete(certificate, self._keys_may_be_gone)
+            except errors.HostGuardianError as exc:
+                raise errors.HostGuardianError(
+                    "Keys of %s may stay on the host: %s" % (owner, exc)) from exc
+            LOG.debug("Deleted a certificate of %s with its private key", owner)
+            return True
+        return bool(attempts.make(delete))
+
+    def _owner_of(self, certificate: certificate_store.Certificate,
+                  owners: Mapping[bytes, str]) -> str | None:
+        """Whose certificate it is, of those that are to go."""
+        return owners.get(certificate.thumbprint) or self._named_in(certificate.common_name)
 
     def _named_in(self, common_name: str) -> str | None:
         """Whose certificate it is, of those that are to go, where Windows says it there."""

@@ -19,7 +19,7 @@ _NAME_LENGTH = 80
 _MIN_KEY_BITS, _MAX_KEY_BITS, _MAX_EXPONENT_BITS = 2048, 16384, 64
 # What the cryptography package raises for certificates that are none; not all of it is documented
 # (KeyError: a name of an unknown ASN.1 type).
-_UNREADABLE = (ValueError, LookupError, TypeError, ArithmeticError, x509.InvalidVersion,
+UNREADABLE = (ValueError, LookupError, TypeError, ArithmeticError, x509.InvalidVersion,
                x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm)
 
 
@@ -81,7 +81,7 @@ def load(der: bytes, what: str) -> RsaCertificate:
         name = policy.quote(_common_name(certificate), _NAME_LENGTH)
         not_before, not_after = _validity(certificate)
         key = certificate.public_key()
-    except _UNREADABLE:
+    except UNREADABLE:
         raise UnreadableCertificateError("%s cannot be read" % what) from None
     if not isinstance(key, rsa.RSAPublicKey):
         raise UnusableCertificateError("the key of %s is not RSA" % what)
@@ -104,7 +104,7 @@ def usages(der: bytes, what: str) -> tuple[bool, bool]:
         usage = extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
         return True, True
-    except _UNREADABLE:
+    except UNREADABLE:
         raise UnreadableCertificateError("the extensions of %s cannot be read" % what) from None
     return usage.digital_signature, usage.key_encipherment or usage.data_encipherment
 

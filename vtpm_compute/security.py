@@ -71,7 +71,13 @@ class SecurityService:
         _translated("set the key protector", call)
 
     def enable_vtpm(self, vm_name: str, shielded: bool) -> None:
-        """Enable the vTPM, and encrypt saved state and migration traffic."""
+        """Enable the vTPM, and encrypt saved state and migration traffic.
+
+        For a shielded machine in the same step, as os-win does it. SetSecurityPolicy is not
+        called: its bytes are those of a shielding data file (PDK), in a form that is not public,
+        and Set-VMSecurityPolicy, which shields a machine without one, only requests shielding
+        (Microsoft Learn, "Set-VMSecurityPolicy").
+        """
         def call() -> None:
             data = self._data(vm_name)
             data.EncryptStateAndVmMigrationTraffic = True

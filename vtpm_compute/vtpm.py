@@ -112,6 +112,10 @@ class Vtpm:
         if request.uses_pdk:
             return None
         if not request.keys:
+            if request.shielded:
+                raise errors.RequestRefusedError(
+                    "A shielded VM needs its owner's key protector, and image property %s is not "
+                    "set." % policy.IMAGE_KEYS)
             return self._made(key_material.Ingredients(owner=None, guardians=()), fabric)
         secrets = self._keys.fetch(context, request.keys)
         material = key_material.read(

@@ -27,4 +27,12 @@ def translated(problem: str, error: type[errors.VtpmError],
     try:
         return call()
     except (error, *_WMI_ERRORS) as exc:
-        raise error("%s: %s" % (problem, exc)) from exc
+        raise error("%s: %s" % (problem, _words(exc))) from exc
+
+
+def _words(exc: Exception) -> str:
+    if isinstance(exc, os_win_exceptions.x_wmi):
+        # PyMI's str() of it says the same three times.
+        return str(exc.info).strip() or "WMI error 0x%08X" % (
+            getattr(exc.com_error, "hresult", 0) & 0xFFFFFFFF)
+    return str(exc)

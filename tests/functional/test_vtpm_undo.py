@@ -9,7 +9,7 @@ import os
 import fixtures
 import pytest
 
-from tests import failing_files
+from tests import failing_files, failing_queries
 from tests.e2e import secrets_in_logs
 from tests.functional import vtpm_base
 from tests.functional.vtpm_base import HOST
@@ -37,6 +37,9 @@ class VtpmUndoTest(vtpm_base.VtpmTestCase):
         self.files = failing_files.FailingFiles()
         self.useFixture(fixtures.MonkeyPatch(
             "vtpm_compute.private_folders.os", self.files.in_place_of_os))
+        self.queries = failing_queries.FailingQueries()
+        self.useFixture(fixtures.MonkeyPatch(
+            "tests.hyperv.connection.LocalComputer.query", self.queries.in_place_of_query))
 
     def store(self, *payloads):
         """Secrets; the value of os_vtpm_keys."""
@@ -57,13 +60,17 @@ class VtpmUndoTest(vtpm_base.VtpmTestCase):
         self.let_everything_fail(self.vtpm_image(os_vtpm_keys=self.store(
             certificates.make_pfx(owner.signing_certificate, owner.signing_key, ""),
             certificates.make_pfx(owner.encryption_certificate, owner.encryption_key, ""),
-            guardian.Guardian.generate("A second site").metadata())))
+            guardian.Guardian.generate("A second site").metadata())), queries_too=True)
 
-    def let_everything_fail(self, image):
-        """Boot with each call of Windows, and each file operation, failing once in turn."""
-        with self.files.failing(None):
+    def let_everything_fail(self, image, queries_too=False):
+        """Boot with each call of Windows, and each file operation, failing once in turn.
+
+        :param queries_too: whether each query of WMI fails in turn, too. Most are the same
+            whatever the keys are.
+        """
+        with self.files.failing(None), self.queries.failing(None):
             calls = self.calls_of_a_boot(image)
-            operations = list(self.files.calls)
+            operations, queries = list(self.files.calls), list(self.queries.texts)
         # The start is the last step. What Nova itself asks afterwards leaves the VM as it is when
         # it fails, with every driver, until the server is deleted.
         del calls[calls.index(_START) + 1:]
@@ -76,8 +83,11 @@ class VtpmUndoTest(vtpm_base.VtpmTestCase):
         for number, operation in enumerate(operations):
             with self.files.failing(number):
                 outcomes[self.boot_and_look(image, operation, True)] += 1
-        print("%d calls of Windows and %d file operations were made to fail: %s" % (
-            len(calls), len(operations), dict(outcomes)))
+        for number, query in enumerate(queries if queries_too else ()):
+            with self.queries.failing(number):
+                outcomes[self.boot_and_look(image, query, True)] += 1
+        print("%d calls of Windows, %d queries and %d file operations were made to fail: %s" % (
+            len(calls), len(queries) if queries_too else 0, len(operations), dict(outcomes)))
         self.assertGreater(outcomes["ERROR"], 10)
         self.assert_nothing_secret_anywhere()
 

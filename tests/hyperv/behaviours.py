@@ -525,8 +525,9 @@ AREAS["Guardians and key protectors"] = _rows(
      "(ERROR_FILE_NOT_FOUND), and made without it.",
      'Microsoft Learn, "CertOpenStore"',
      _CRYPT32 + "test_stores_that_there_are_not"),
-    ("CreateDirectoryW takes a security descriptor: a folder whose protected DACL names only Local "
-     "System, the owner and the administrators is for nobody else.",
+    ("CreateDirectoryW takes a security descriptor: a folder that belongs to the administrators, "
+     "and whose protected DACL names them and Local System, is for nobody else; "
+     "GetNamedSecurityInfoW tells it.",
      'Microsoft Learn, "CreateDirectoryW function", "Security Descriptor String Format"',
      "tests/unit/test_private_folders.py::test_the_simulation_tells_who_may_read"),
     ("Export writes the public metadata, Import reads it and makes a guardian without "

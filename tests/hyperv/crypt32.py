@@ -32,12 +32,16 @@ _ONLY_NCRYPT, _SILENT, _NO_HEALING = 0x40000, 0x40, 0x8
 _NCRYPT_KEY_SPEC = 0xFFFFFFFF
 _MACHINE_KEYSET, _DELETE_KEYSET = 0x20, 0x10
 _SDDL_REVISION_1 = 1
-# A DACL, protected or not, of entries that allow something to an account.
-_DACL = re.compile(r"D:(P?)((?:\(A;(?:[A-Z]{2})*;[A-Z]{2,};;;[A-Z]{2}\))*)")
+_FILE_OBJECT, _OWNER_AND_DACL = 1, 5
+# An owner, and a DACL, protected or not, of entries that allow something to an account.
+_DESCRIPTOR = re.compile(r"(?:O:([A-Z]{2}))?D:(P?)((?:\(A;(?:[A-Z]{2})*;[A-Z]{2,};;;[A-Z]{2}\))*)")
 _ACCOUNT = re.compile(r"([A-Z]{2})\)")
-# Local System, the owner, the administrators.
-_TRUSTED = {"SY", "OW", "BA"}
+# Local System, the administrators. A program that runs as one of them can make one the owner.
+_TRUSTED = {"SY", "BA"}
 _ONLY_OWNER, _ALL_READ = 0o700, 0o755
+# What a folder's mode on this machine stands for, as Windows tells it.
+_AS_TEXT = {True: "O:BAD:PAI(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)",
+            False: "O:S-1-5-21-1-2-3-1001D:AI(A;OICIID;FA;;;BA)(A;OICIID;0x1301bf;;;AU)"}
 
 
 class Misuse(AssertionError):
@@ -82,7 +86,11 @@ _SIGNATURES = {
     "advapi32": {
         "CryptAcquireContextW": (_BOOL, (_POINTER, _TEXT, _TEXT, _DWORD, _DWORD)),
         "ConvertStringSecurityDescriptorToSecurityDescriptorW": (
-            _BOOL, (_TEXT, _DWORD, _POINTER, _POINTER))},
+            _BOOL, (_TEXT, _DWORD, _POINTER, _POINTER)),
+        "ConvertSecurityDescriptorToStringSecurityDescriptorW": (
+            _BOOL, (_POINTER, _DWORD, _DWORD, _POINTER, _POINTER)),
+        "GetNamedSecurityInfoW": (
+            _DWORD, (_TEXT, _DWORD, _DWORD, _POINTER, _POINTER, _POINTER, _POINTER, _POINTER))},
     "kernel32": {
         "CreateDirectoryW": (_BOOL, (_TEXT, _POINTER)),
         "LocalFree": (_POINTER, (_POINTER,))},
@@ -348,15 +356,47 @@ class _Functions:
             self, text, revision, descriptor, size):
         if revision != _SDDL_REVISION_1:
             raise CryptoError(CODES["ERROR_UNKNOWN_REVISION"])
-        read = _DACL.fullmatch(text or "")
+        read = _DESCRIPTOR.fullmatch(text or "")
         if read is None:
             raise CryptoError(CODES["ERROR_INVALID_ACL"])
-        is_private = bool(read[1]) and set(_ACCOUNT.findall(read[2])) <= _TRUSTED
+        if (read[1] or "BA") not in _TRUSTED:
+            raise CryptoError(CODES["ERROR_INVALID_OWNER"])
+        accounts = set(_ACCOUNT.findall(read[3]))
+        is_private = bool(read[1]) and bool(read[2]) and accounts == _TRUSTED
         number = next(self._numbers)
         self._add(number, _Handle(
             "memory", self._computer(), mode=_ONLY_OWNER if is_private else _ALL_READ))
         ctypes.c_size_t.from_address(descriptor).value = number
         return 1
+
+    def ConvertSecurityDescriptorToStringSecurityDescriptorW(  # noqa: N802
+            self, descriptor, revision, parts, text, size):
+        if revision != _SDDL_REVISION_1 or parts != _OWNER_AND_DACL:
+            self._misused("only the owner and the DACL are simulated")
+        mode = self._get(descriptor, "memory").mode
+        data = ctypes.create_unicode_buffer(_AS_TEXT[mode == _ONLY_OWNER])
+        number = self._add(ctypes.addressof(data), _Handle(
+            "memory", self._computer(), data=data, mode=None))
+        ctypes.c_size_t.from_address(text).value = number
+        return 1
+
+    def GetNamedSecurityInfoW(self, path, kind, parts, owner, group, dacl, sacl,  # noqa: N802
+                              descriptor):
+        if kind != _FILE_OBJECT or parts != _OWNER_AND_DACL or owner or group or dacl or sacl:
+            self._misused("only the owner and the DACL of files are simulated")
+        try:
+            self._computer().call_certificates("advapi32.GetNamedSecurityInfoW", "nothing")
+            found = os.stat(path)  # follows links, as Windows does
+        except CryptoError as error:
+            return error.code
+        except OSError:
+            return CODES["ERROR_FILE_NOT_FOUND"]
+        is_private = found.st_uid == os.getuid() and not found.st_mode & 0o077
+        number = next(self._numbers)
+        self._add(number, _Handle(
+            "memory", self._computer(), mode=_ONLY_OWNER if is_private else _ALL_READ))
+        ctypes.c_size_t.from_address(descriptor).value = number
+        return 0
 
     # kernel32.dll.
 

@@ -57,6 +57,11 @@ class GuardedHost:
         if os.path.exists(self.scratch):
             assert os.listdir(self.scratch) == []
 
+    def assert_no_pfx_left(self):
+        """No file of private keys, wherever else something may have stayed."""
+        assert not any(name.endswith(".pfx") for _, _, names in os.walk(self.scratch)
+                       for name in names)
+
     def assert_no_handle_left(self):
         assert windows.libraries.open_handles() == {}
         assert windows.libraries.misuses() == []

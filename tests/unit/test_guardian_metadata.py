@@ -66,10 +66,10 @@ def invalid(document):
     with pytest.raises(errors.KeyProtectorError) as caught:
         parse(document)
     message = str(caught.value)
-    assert SOURCE in message and message.isprintable() and len(message) < 300
+    assert SOURCE in message and message.isprintable() and len(message) <= errors.MOST_CHARACTERS
     # What to do.
     assert message.endswith((
-        "Store the file of Export-HgsGuardian whole in one secret.",
+        "Store the whole file.",
         "Export it again with Export-HgsGuardian.", "Name a guardian with another certificate."))
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
     return message
@@ -193,7 +193,7 @@ class TestSignatures:
 
     def test_of_another_length(self, document):
         changed = document.replace(b"<SignatureValue>", b"<SignatureValue>AAAA", 1)
-        assert "has 259 bytes, and a signature of its key has 256" in invalid(changed)
+        assert "has 259 bytes, not the 256 of its key" in invalid(changed)
 
 
 class TestStructure:
@@ -340,7 +340,7 @@ HOSTILE = {
     "a huge number": (lambda document: document.replace(
         b"<Version>1", b"<Version>" + b"9" * 900_000), "is not a number"),
     "a huge signature": (lambda document: document.replace(
-        b"<SignatureValue>", b"<SignatureValue>" + b"AAAA" * 200_000, 1), "and a signature of its"),
+        b"<SignatureValue>", b"<SignatureValue>" + b"AAAA" * 200_000, 1), "not the 256 of its"),
     "a huge certificate": (lambda document: document.replace(
         b"<SigningCertificate>", b"<SigningCertificate>MIID" + b"AAAA" * 200_000, 1),
         "its signing certificate cannot be read"),

@@ -63,7 +63,7 @@ def invalid(*secrets, **how):
 def refused(*secrets, **how):
     """The message of a mixture that is refused: short enough for a fault."""
     message = invalid(*secrets, **how)
-    assert len(message) < 190
+    assert len(message) <= errors.MOST_CHARACTERS
     return message
 
 

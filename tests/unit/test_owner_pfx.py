@@ -66,7 +66,7 @@ def invalid(*files, now=None):
     with pytest.raises(errors.KeyProtectorError) as caught:
         read(*files, now=now)
     message = str(caught.value)
-    assert SOURCE in message and message.isprintable() and len(message) < 200
+    assert SOURCE in message and message.isprintable() and len(message) <= errors.MOST_CHARACTERS
     check_chain(caught.value)
     return message
 

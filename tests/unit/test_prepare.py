@@ -58,12 +58,18 @@ def guardians_of(prepared):
     return [one.thumbprint for one in key_protector.read(prepared.protector)]
 
 
-@pytest.mark.parametrize("shielded", [False, True])
-def test_made_on_the_host(host, simulated, shielded):
-    prepared = prepare(host, shielded=shielded)
+def test_made_on_the_host(host, simulated):
+    prepared = prepare(host)
     assert simulated.fabric_thumbprint(FABRIC) in guardians_of(prepared)
     assert prepared.fabric_thumbprint == simulated.fabric_thumbprint(FABRIC)
-    assert prepared.shielded is shielded
+    assert prepared.shielded is False
+
+
+def test_a_shielded_machine_without_keys(host, simulated):
+    """The policy has refused it before."""
+    with pytest.raises(errors.RequestRefusedError, match="os_vtpm_keys is not set"):
+        prepare(host, shielded=True)
+    assert simulated.calls(HOST, "MSFT_HgsKeyProtector.*") == []
 
 
 def test_given_in_pieces(host, simulated):

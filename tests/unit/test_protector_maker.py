@@ -8,9 +8,9 @@ import types
 
 import pytest
 
-from tests import failing_files
+from tests import failing_files, failing_queries
 from tests.e2e import secrets_in_logs
-from tests.hyperv import certificates, fabric, guardian, windows
+from tests.hyperv import certificates, connection, fabric, guardian, windows
 from tests.unit.guarded_host import (
     FABRIC,
     HOST,
@@ -23,7 +23,7 @@ from tests.unit.guarded_host import (
     pfx_files,
     read_metadata,
 )
-from vtpm_compute import errors, key_protector
+from vtpm_compute import errors, key_protector, owner_pfx
 
 KINDS = ("new owner", "given owner and further guardians")
 
@@ -176,10 +176,11 @@ def test_whatever_file_operation_fails_nothing_stays(host, given, point, monkeyp
     files = failing_files.FailingFiles()
     monkeypatch.setattr(module("private_folders"), "os", files.in_place_of_os)
     parts = {"owner": given.owner, "further": given.further}
+    make(host, **parts)
     with files.failing(None):
         make(host, **parts)
         count = len(files.calls)
-        assert {"makedirs", "open", "fsync", "unlink", "rmdir"} >= set(files.calls)
+        assert set(files.calls) == set(failing_files.FUNCTIONS)
     assert count > 5
     for number in range(count):
         with files.failing(number, point), pytest.raises(
@@ -187,11 +188,122 @@ def test_whatever_file_operation_fails_nothing_stays(host, given, point, monkeyp
             make(host, **parts)
         assert [one["name"] for one in host.simulated.guardians(HOST)] == [FABRIC, OTHER]
         assert host.simulated.private_keys(HOST) == []
-        assert not any(name.endswith(".pfx") for _, _, names in os.walk(host.scratch)
-                       for name in names)
+        host.assert_no_pfx_left()
         host.maker.remove_leftovers()
         host.assert_nothing_left()
     print("%d file operations were made to fail %s their work" % (count, point))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_query_fails_nothing_stays(host, given, kind, monkeypatch):
+    """Listing the guardian store is no method, and fails as well."""
+    parts, queries = ingredients(given, kind), failing_queries.FailingQueries()
+    monkeypatch.setattr(connection.LocalComputer, "query", queries.in_place_of_query)
+    make(host, **parts)
+    count = len(queries.texts)
+    assert count >= 1
+    for number in range(count):
+        with queries.failing(number), pytest.raises(
+                errors.HostGuardianError, match="The query failed"):
+            make(host, **parts)
+        host.assert_no_pfx_left()
+        # The certificates of a given owner are known from the notes, those of a new one by name.
+        assert host.simulated.private_keys(HOST) == []
+        host.maker.remove_leftovers()
+        host.assert_nothing_left()
+    print("%s: %d queries were made to fail" % (kind, count))
+
+
+@pytest.mark.parametrize("name", ["signing.pfx", "encryption.pfx", "certificates",
+                                  "guardian-0.xml"])
+def test_a_file_that_stays_locked_keeps_nothing_else(host, given, name, monkeypatch):
+    """As a program that looks for viruses holds it; also at the next start."""
+    files = failing_files.FailingFiles()
+    monkeypatch.setattr(module("private_folders"), "os", files.in_place_of_os)
+    with files.locked(name):
+        with pytest.raises(errors.HostGuardianError, match="stays on the host: Permission denied"):
+            make(host, owner=given.owner, further=given.further)
+        for _ in range(2):
+            assert [one["name"] for one in host.simulated.guardians(HOST)] == [FABRIC, OTHER]
+            assert host.simulated.private_keys(HOST) == []
+            (left,) = (folder for folder, _, names in os.walk(host.scratch) if names)
+            # The notes stay as long as anything does.
+            assert set(os.listdir(left)) <= {name, "certificates", "guardian-0.xml",
+                                             "guardian-1.xml"}
+            with pytest.raises(errors.HostGuardianError, match="What was left on the host"):
+                host.maker.remove_leftovers()
+    host.maker.remove_leftovers()
+    host.assert_nothing_left()
+
+
+def test_an_obstacle_at_the_next_start_keeps_nothing_else(host, given, monkeypatch):
+    """A killed process left an owner, its files and its notes; one file cannot be removed."""
+    folder = host.folders.new("%08x-1111-4444-8888-555555555555" % 1)
+    paths = [folder.write(name, content) for name, content in zip(
+        ("signing.pfx", "encryption.pfx"), given.files)]
+    folder.write("certificates", "".join(
+        certificates.thumbprint(one.der) + "\n"
+        for one in (given.owner.signing, given.owner.encryption)).encode())
+    host.client.accept(module("protector_maker").OWNER_PREFIX + "1", *paths, "")
+    files = failing_files.FailingFiles()
+    monkeypatch.setattr(module("private_folders"), "os", files.in_place_of_os)
+    with files.locked("signing.pfx"), pytest.raises(
+            errors.HostGuardianError, match="A file stays on the host"):
+        host.maker.remove_leftovers()
+    assert host.simulated.private_keys(HOST) == []
+    assert [one["name"] for one in host.simulated.guardians(HOST)] == [FABRIC, OTHER]
+    assert sorted(os.path.basename(path) for path in paths if os.path.exists(path)) == [
+        "signing.pfx"]
+    host.maker.remove_leftovers()
+
+
+def test_pfx_files_go_first(host, given, monkeypatch):
+    """Before anything that Windows may take long for, or refuse."""
+    folder = host.folders.new("%08x-1111-4444-8888-555555555555" % 1)
+    path = folder.write("signing.pfx", given.files[0])
+
+    def refuse():
+        assert not os.path.exists(path)
+        raise errors.HostGuardianError("Windows does not tell.")
+    monkeypatch.setattr(host.client, "guardians", refuse)
+    with pytest.raises(errors.HostGuardianError, match="may stay on the host"):
+        host.maker.remove_leftovers()
+    monkeypatch.undo()
+    host.maker.remove_leftovers()
+
+
+def test_what_failed_first_is_told_too(host, given):
+    host.simulated.add_fault(HOST, "MSFT_HgsKeyProtector.NewByGuardians", return_value=32768)
+    host.simulated.add_fault(HOST, "MSFT_HgsGuardian.Remove", return_value=5)
+    with pytest.raises(errors.HostGuardianError, match=(
+            "NewByGuardians returned 32768.*MSFT_HgsGuardian.Remove returned 5")):
+        make(host, owner=given.owner)
+    host.maker.remove_leftovers()
+
+
+def test_no_private_key_is_in_a_traceback(host, given):
+    host.simulated.add_fault(HOST, "MSFT_HgsGuardian.NewByAcceptCertificates", return_value=5)
+    with pytest.raises(errors.HostGuardianError) as caught:
+        make(host, owner=given.owner)
+    seen, frame = [caught.value.__cause__, caught.value.__context__], caught.tb
+    assert seen == [None, None]
+    while frame is not None:
+        code, values = frame.tb_frame.f_code, frame.tb_frame.f_locals.values()
+        if "vtpm_compute" in code.co_filename and code.co_name != "make":
+            assert not any(isinstance(one, (bytes, owner_pfx.Owner)) for one in values)
+            assert not any(isinstance(one, str) and len(one) == 43 for one in values)
+        frame = frame.tb_next
+
+
+def test_a_certificate_that_cannot_be_read_keeps_nothing_else(host, given):
+    """X.509 version 0, say, of another program's in the same store."""
+    odd = given.owner.signing.der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x01", 1)
+    assert odd != given.owner.signing.der
+    host.simulated.add_certificate(HOST, certificates.SHIELDED, odd)
+    make(host, owner=given.owner)
+    make(host)
+    host.simulated.host(HOST).hgs_client.certificates.delete_certificate(
+        certificates.SHIELDED, odd)
 
 
 class Killed(BaseException):
@@ -264,25 +376,31 @@ def test_nothing_stays_when_an_argument_is_wrong(host):
     host.assert_nothing_left()
 
 
-def test_an_owner_that_is_on_the_host_already(host, given):
+@pytest.mark.parametrize("known_by", ["guardian and keys", "keys", "guardian"])
+def test_an_owner_that_is_on_the_host_already(host, given, known_by):
     """It would be removed with ours, whosever it is."""
     signing, encryption = (os.path.join(os.path.dirname(host.scratch), name)
                            for name in ("signing", "encryption"))
     for path, content in zip((signing, encryption), given.files):
         with open(path, "wb") as file:
             file.write(content)
-    host.client.accept("of the operator", signing, encryption, "")
-    for with_guardian in (True, False):
-        if not with_guardian:
-            host.client.remove("of the operator")
-        with pytest.raises(errors.HostGuardianError, match="are on the host already"):
-            make(host, owner=given.owner)
-        assert len(host.simulated.private_keys(HOST)) == 2
-        host.maker.remove_leftovers()
-        assert len(host.simulated.private_keys(HOST)) == 2
+    name = "of the operator"
+    host.client.accept(name, signing, encryption, "")
+    if known_by == "keys":
+        host.client.remove(name)
+    elif known_by == "guardian":
+        for one in host.simulated.certificates(HOST):
+            host.simulated.remove_certificate(HOST, one["thumbprint"])
+    keys = host.simulated.private_keys(HOST)
+    with pytest.raises(errors.HostGuardianError, match="are on the host already"):
+        make(host, owner=given.owner)
+    host.maker.remove_leftovers()
+    assert host.simulated.private_keys(HOST) == keys
     host.assert_no_file_left()
     for one in host.simulated.certificates(HOST):
         host.simulated.remove_certificate(HOST, one["thumbprint"])
+    if known_by != "keys":
+        host.client.remove(name)
 
 
 def test_leftovers_are_only_those_that_were_made_here(host, caplog):
@@ -291,7 +409,8 @@ def test_leftovers_are_only_those_that_were_made_here(host, caplog):
     host.simulated.remove_guardian(HOST, without_guardian)
     others = [make_owner(name, prefix="") for name in (
         "of another program", "nova-vtpm", "my-nova-vtpm-owner-3")]
-    os.makedirs(os.path.join(host.scratch, "of another program"))
+    host.folders.new("%08x-1111-4444-8888-555555555555" % 1).remove()
+    os.mkdir(os.path.join(host.scratch, "of another program"))
     host.maker.remove_leftovers()
     names = [one["name"] for one in host.simulated.guardians(HOST)]
     kept = host.simulated.certificates(HOST)
@@ -353,7 +472,7 @@ def test_a_key_that_cannot_be_deleted_keeps_its_guardian(host):
 
 
 def test_notes_that_were_not_written_to_their_end(host, given):
-    folder = host.folders.new("of a killed process")
+    folder = host.folders.new("%08x-1111-4444-8888-555555555555" % 1)
     folder.write("certificates", b"00" * 20 + b"\n" + b"A1" * 7)
     host.maker.remove_leftovers()
     host.assert_nothing_left()
