@@ -46,7 +46,7 @@ _ROOT = re.compile(r"<(?:[\w.-]+:)?Metadata[\s/>]")
 _NOT_ONE = "What %s holds is not guardian metadata: %s. %s"
 _UNUSABLE = "The guardian metadata of %s cannot be used: %s. %s"
 _STORE_WHOLE = "Store the whole file."
-_EXPORT_AGAIN = "Export it again with Export-HgsGuardian."
+_EXPORT_AGAIN = "Export it again."
 _ANOTHER = "Name a guardian with another certificate."
 
 

@@ -70,7 +70,7 @@ def invalid(document):
     # What to do.
     assert message.endswith((
         "Store the whole file.",
-        "Export it again with Export-HgsGuardian.", "Name a guardian with another certificate."))
+        "Export it again.", "Name a guardian with another certificate."))
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
     return message
 
