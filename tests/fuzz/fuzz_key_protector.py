@@ -80,7 +80,7 @@ class Mutator:
         self._random = chance
         self._changes = [self._bits, self._remove, self._repeat, self._insert, self._splice,
                          self._elements, self._attribute, self._certificate, self._value,
-                         self._number]
+                         self._number, self._as_text]
 
     def changed(self):
         """One of the originals, changed."""
@@ -132,6 +132,17 @@ class Mutator:
         start, end = self._range(other, 3000)
         place, upto = self._range(data, 3000)
         return data[:place] + other[start:end] + data[upto:]
+
+    def _as_text(self, data):
+        """In a form that people store by mistake, or next to nothing of it."""
+        chance = self._random
+        form = chance.choice((base64.b64encode, base64.encodebytes, bytes.hex, repr))
+        text = form(data[:chance.choice((1, 60, 5000, len(data)))])
+        text = text.encode() if isinstance(text, str) else text
+        for _ in range(chance.choice((0, 0, 1, 5))):
+            place = chance.randrange(min(len(text), 80) + 1)
+            text = text[:place] + chance.choice((b" ", b"\n", b"=", b"\t" * 70)) + text[place:]
+        return text
 
     def _elements(self, data):
         """Remove, repeat, move or swap elements."""
