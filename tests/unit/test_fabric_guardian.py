@@ -144,6 +144,27 @@ def test_a_failed_import_is_not_tried_again_at_once(without_guardian, pinned, mo
     assert finder.find().name == NEW
 
 
+def test_a_report_and_a_spawn_at_the_same_time(without_guardian, pinned):
+    """Whoever comes while the other one imports it waits, and is not told that it failed."""
+    host, begun, go_on = without_guardian, threading.Event(), threading.Event()
+
+    def read_metadata(url):
+        begun.set()
+        assert go_on.wait(10)
+        return host.simulated.metadata(FABRIC)
+    finder, found = host.finder(NEW, pinned, read_metadata), []
+    threads = [threading.Thread(target=lambda: found.append(finder.find())) for _ in range(2)]
+    threads[0].start()
+    assert begun.wait(10)
+    threads[1].start()
+    threads[1].join(0.2)
+    assert found == []
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert [one.name for one in found] == [NEW, NEW]
+
+
 def test_one_that_has_expired(host):
     """It is still the fabric's, for the servers that there are; Windows makes no protector."""
     old = guardian.Guardian.generate("old", now=lambda: 0)
@@ -160,6 +181,7 @@ def test_one_that_has_expired(host):
 class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.paths.append(self.path)
+        self.server.authorizations.append(self.headers["Authorization"])
         self.send_response(self.server.status)
         self.send_header("Location", "http://127.0.0.1:%d/elsewhere" % self.server.server_port)
         self.end_headers()
@@ -173,7 +195,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def server():
     """A real HTTP server in the place of a key protection server."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as made:
-        made.status, made.body, made.paths = 200, b"<Metadata/>", []
+        made.status, made.body, made.paths, made.authorizations = 200, b"<Metadata/>", [], []
         threading.Thread(target=made.serve_forever, daemon=True).start()
         made.url = "http://127.0.0.1:%d/KeyProtection" % made.server_port
         yield made
@@ -198,6 +220,14 @@ def test_a_server_without_metadata(server, status, body, reason):
     with pytest.raises(errors.HostGuardianError, match=reason):
         read(server.url)
     assert len(server.paths) == 1
+
+
+def test_proxies_and_passwords_of_the_environment_are_not_for_it(server, monkeypatch, tmp_path):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login nova password topsecret")
+    assert read(server.url) == server.body
+    assert server.authorizations == [None]
 
 
 def test_the_largest_that_is_read(server):
