@@ -8,12 +8,10 @@ Source: Microsoft Learn, "Create a shielding data file", "Get guardian metadata"
 
 from __future__ import annotations
 
-from typing import Any
-
 import requests
 import urllib3
 
-from vtpm_compute import errors, timed_transport
+from vtpm_compute import errors, http_answers, timed_transport
 
 _PATH = "/service/metadata/2014-07/metadata.xml"
 # It has two certificates and three signatures.
@@ -44,17 +42,10 @@ def read_metadata(url: str, seconds: float, verify: bool | str) -> bytes:
                 stream=True, allow_redirects=False)
             if response.status_code != _OK:
                 raise errors.HostGuardianError("it answered %d." % response.status_code)
-            return _body(response.raw)
+            document = http_answers.read(response.raw, _MOST_BYTES + 1)
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as exc:
         raise errors.HostGuardianError(
             "it cannot be read (%s)." % type(exc).__name__) from exc
-
-
-def _body(raw: Any) -> bytes:
-    body = b""
-    while piece := raw.read(_MOST_BYTES + 1 - len(body), decode_content=False):
-        body += piece
-        if len(body) > _MOST_BYTES:
-            raise errors.HostGuardianError(
-                "its metadata have more than %d bytes." % _MOST_BYTES)
-    return body
+    if len(document) > _MOST_BYTES:
+        raise errors.HostGuardianError("its metadata have more than %d bytes." % _MOST_BYTES)
+    return document

@@ -14,7 +14,7 @@ import json
 import logging as python_logging
 import threading
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import urllib3
@@ -23,7 +23,7 @@ from keystoneauth1 import loading, service_token
 from oslo_config import cfg
 from oslo_log import log as logging
 
-from vtpm_compute import conf, errors, side_by_side, timed_transport
+from vtpm_compute import conf, errors, http_answers, side_by_side, timed_transport
 from vtpm_scheduling import policy
 
 LOG = logging.getLogger(__name__)
@@ -239,7 +239,9 @@ class _Reader:
             raise self._refusal(response.status_code)
         try:
             _check_header(response.headers, content_type, most)
-            body = _body(response.raw, content_type, most)
+            body = http_answers.read(response.raw, most + 1)
+            if len(body) > most:
+                raise _too_large(content_type, most)
             length = response.headers.get("Content-Length")
             if length is not None and "Transfer-Encoding" not in response.headers and \
                     len(body) != int(length):
@@ -318,17 +320,6 @@ def _check_header(headers: Any, content_type: str, most: int) -> None:
         raise _too_large(content_type, most)
 
 
-def _body(raw: Any, content_type: str, most: int) -> bytes:
-    """The bytes as they are sent; one more than allowed ends it, whatever length was announced."""
-    body = b""
-    while len(body) <= most:
-        piece = raw.read(most + 1 - len(body), decode_content=False)
-        if not piece:
-            return body
-        body += piece
-    raise _too_large(content_type, most)
-
-
 def _shown(key: policy.KeyReference) -> str:
     return key.text if len(key.text) <= _SHOWN else key.secret_id
 
@@ -345,26 +336,17 @@ def _problem(exc: Exception) -> str:
     if isinstance(exc, ksa_exceptions.ConnectFailure):
         # One that is closed without a word is a ConnectionError too.
         is_no_http = any(isinstance(cause, http.client.HTTPException) and
-                         not isinstance(cause, OSError) for cause in _causes(exc))
+                         not isinstance(cause, OSError) for cause in http_answers.causes(exc))
         return _MALFORMED % "it is no HTTP" if is_no_http else _AWAY
     if isinstance(exc, urllib3.exceptions.HTTPError):
         return _CUT_OFF
     return _MALFORMED % "it cannot be understood"
 
 
-def _causes(exc: BaseException | None) -> Iterator[BaseException]:
-    """An exception, and what it came of."""
-    seen: list[BaseException] = []
-    while exc is not None and exc not in seen:
-        seen.append(exc)
-        yield exc
-        exc = exc.__cause__ or exc.__context__
-
-
 def _chain(exc: Exception) -> str:
     """For the log: the kinds of errors, and the system's words, which quote nothing."""
     parts = []
-    for cause in _causes(exc):
+    for cause in http_answers.causes(exc):
         words = getattr(cause, "verify_message", None) or (
             cause.strerror if isinstance(cause, OSError) else None)
         parts.append("%s: %s" % (type(cause).__name__, words) if words else type(cause).__name__)

@@ -12,7 +12,7 @@ import json
 import logging
 import re
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import requests
@@ -20,7 +20,7 @@ import urllib3
 from keystoneauth1 import adapter as keystone_adapter
 from keystoneauth1 import exceptions as ksa_exceptions
 
-from vtpm_compute import errors
+from vtpm_compute import errors, http_answers
 from vtpm_scheduling import policy
 
 # keystoneauth's words about what it did not understand may quote it.
@@ -137,7 +137,7 @@ class SecretStore:
             "GET", "/%s/payload" % secret_id, 200, stream=True,
             headers={"Accept": _OCTETS, "Accept-Encoding": "identity"})
         with response:
-            body: bytes = _translated("The key manager", lambda: _body(response.raw, most + 1))
+            body: bytes = _translated("The key manager", lambda: http_answers.read(response.raw, most + 1))
         return body
 
     def describe(self, secret_id: str) -> Description:
@@ -146,7 +146,7 @@ class SecretStore:
                                  headers={"Accept": "application/json"})
         with response:
             body = _translated("The key manager",
-                               lambda: _body(response.raw, _MOST_JSON_BYTES, decode=True))
+                               lambda: http_answers.read(response.raw, _MOST_JSON_BYTES, decode=True))
         described = _json(body)
         return Description(*(policy.quote(str(described.get(name) or ""), 80)
                              for name in ("name", "created")))
@@ -274,26 +274,7 @@ def _was_sent(exc: BaseException) -> bool:
     """Whether the request may have reached the server."""
     return not any(isinstance(cause, (urllib3.exceptions.NewConnectionError,
                                       urllib3.exceptions.ConnectTimeoutError))
-                   for cause in _causes(exc))
-
-
-def _causes(exc: BaseException | None) -> Iterator[BaseException]:
-    seen: list[BaseException] = []
-    while exc is not None and exc not in seen:
-        seen.append(exc)
-        yield exc
-        exc = exc.__cause__ or exc.__context__
-
-
-def _body(raw: Any, most: int, decode: bool = False) -> bytes:
-    """As much of an answer as is wanted, and no more."""
-    body = b""
-    while len(body) < most:
-        piece = raw.read(most - len(body), decode_content=decode)
-        if not piece:
-            break
-        body += piece
-    return body
+                   for cause in http_answers.causes(exc))
 
 
 def _json(body: bytes) -> dict[str, Any]:
