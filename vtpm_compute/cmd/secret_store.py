@@ -137,7 +137,8 @@ class SecretStore:
             "GET", "/%s/payload" % secret_id, 200, stream=True,
             headers={"Accept": _OCTETS, "Accept-Encoding": "identity"})
         with response:
-            body: bytes = _translated("The key manager", lambda: http_answers.read(response.raw, most + 1))
+            body: bytes = _translated(
+                "The key manager", lambda: http_answers.read(response.raw, most + 1))
         return body
 
     def describe(self, secret_id: str) -> Description:
@@ -145,8 +146,8 @@ class SecretStore:
         response = self._request("GET", "/%s" % secret_id, 200, stream=True,
                                  headers={"Accept": "application/json"})
         with response:
-            body = _translated("The key manager",
-                               lambda: http_answers.read(response.raw, _MOST_JSON_BYTES, decode=True))
+            body = _translated("The key manager", lambda: http_answers.read(
+                response.raw, _MOST_JSON_BYTES, decode=True))
         described = _json(body)
         return Description(*(policy.quote(str(described.get(name) or ""), 80)
                              for name in ("name", "created")))
