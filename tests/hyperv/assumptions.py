@@ -217,6 +217,15 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "all that is missing.",
      "Users report the words for a missing disk and for one in use; of a parent Windows says more. "
      "Other hosts' VMs are not looked at, nor physical disks and volumes."),
+    ("open-files",
+     "A VM that runs or is paused changes its state only while the disks, DVD images and the guest "
+     "state that it has open are there; a TPM whose guest state file is gone keeps nothing more. "
+     "A host's power cut asks for no file.",
+     "Windows refuses to delete or move them, with a sharing violation. Nothing here stands "
+     "between a caller and the file system, so that it shows at the VM's next step."),
+    ("saved-state-missing",
+     "A saved VM does not start without its .VMRS file.",
+     "Its memory is in it; the words are not recorded."),
     ("encrypted-state-needs-the-key",
      "A VM with EncryptStateAndVmMigrationTraffic and no TPM starts only where its key protector "
      "can be unwrapped; the protector stays.",

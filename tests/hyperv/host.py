@@ -67,7 +67,7 @@ class Host:
         with self.repository.silence():
             for machine in self.management.machines.values():
                 if not machine.is_planned and machine.state not in (OFF, SAVED):
-                    self.power.change_state(machine, OFF)
+                    self.power.cut(machine)
 
     def boot(self):
         """Come up again: the host attests, and its VMs stay off."""
