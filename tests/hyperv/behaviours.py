@@ -163,6 +163,14 @@ AREAS["Virtual machines"] = _rows(
     ("compute-hyperv's spawn, power, rescue, resize, revert and destroy run on it.",
      "compute-hyperv 16",
      "tests/functional/test_hyperv_drivers.py::ComputeHyperVTest"),
+    ("A machine in rescue has the rescue disk first and its own disk second; after it, its own "
+     "alone.",
+     "nova 28, nova/virt/hyperv/vmops.py; compute-hyperv 16, vmops.py (rescue_instance)",
+     "tests/functional/test_hyperv_drivers.py::ComputeHyperVTest::test_rescue"),
+    ("compute-hyperv's resize, revert and confirm carry a virtual TPM between hosts that share no "
+     "disk.",
+     "compute-hyperv 16, migrationops.py",
+     "tests/functional/test_hyperv_drivers.py::ComputeHyperVTpmTest::test_resize"),
     ("A machine changes its state by RequestStateChange and tells who watches.",
      "Microsoft Learn, RequestStateChange method of the Msvm_ComputerSystem class",
      "tests/functional/test_stock_hyperv_driver.py::test_life_in_one_process"),
