@@ -149,7 +149,8 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "The version is documented, the codes are not."),
     ("firmware-refusals",
      "Secure Boot and its template: 32773 for Generation 1 or an unknown template, 32775 while the "
-     "VM is not off, and for a shielded VM; likewise 32775 for a shielded VM's serial port.",
+     "VM is not off, and for a shielded VM; likewise 32775 for a shielded VM's serial port, and "
+     "for another boot order while the VM is not off.",
      "What must not change is documented, the return values are not."),
     ("disabled-tpm",
      "A TPM that is disabled keeps its state, sealed, for the day when it is enabled again.",
@@ -226,6 +227,18 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
     ("saved-state-missing",
      "A saved VM does not start without its .VMRS file.",
      "Its memory is in it; the words are not recorded."),
+    ("hardware-of-a-vm",
+     "32775 while a VM is not off for: its processors' number and features, dynamic memory turned "
+     "on or off, controllers, what is at an IDE controller but for a DVD's image, network adapters "
+     "of Generation 1 or on 2012 R2; for its memory unless it runs, on 2016 or later, without "
+     "dynamic memory; while it is saved, for any drive, disk or adapter. In any state the job "
+     "fails for a location that there is not, or that is occupied, a disk or image that is "
+     "missing, a disk that the VM has already, a VHD of Generation 2, and numbers of processors, "
+     "megabytes and controllers out of range. More processors than the host has are out of range; "
+     "memory is from 32 MB on in steps of 2 MB.",
+     "The limits and what a running VM takes are documented; how a refusal comes, what Hyper-V "
+     "Manager shows in grey, and the words are not. Reserve, limit and weight of a processor, QoS "
+     "of a disk and the like change at any time here."),
     ("encrypted-state-needs-the-key",
      "A VM with EncryptStateAndVmMigrationTraffic and no TPM starts only where its key protector "
      "can be unwrapped; the protector stays.",

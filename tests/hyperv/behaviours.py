@@ -152,6 +152,8 @@ AREAS["WMI"] = _rows(
      "tests/unit/hyperv/test_wmi.py::test_an_old_host_has_no_security"),
 )
 
+_HARDWARE = "tests/unit/hyperv/test_hardware.py::"
+
 AREAS["Virtual machines"] = _rows(
     ("DefineSystem makes a machine of the generation that is asked for, with its files; it"
      " is found by name and starts.",
@@ -236,6 +238,33 @@ AREAS["Virtual machines"] = _rows(
     ("Version, generation and identifiers do not change by a setting.",
      "assumed: settings-that-stay",
      "tests/unit/hyperv/test_definitions.py::test_settings_that_stay"),
+    ("Processors, dynamic memory, controllers and the boot order change while the VM is off.",
+     "assumed: hardware-of-a-vm", _HARDWARE + "test_what_needs_the_vm_off"),
+    ("So do IDE drives and the network adapters of Generation 1.",
+     "assumed: hardware-of-a-vm", _HARDWARE + "test_generation_1_changes_while_it_is_off"),
+    ("A VM of Generation 2 gets SCSI drives and network adapters while it is in memory.",
+     'Microsoft Learn, "What\'s new in Hyper-V on Windows Server 2016" (hot add and remove)',
+     _HARDWARE + "test_what_generation_2_takes_while_it_is_in_memory"),
+    ("A saved VM gets none.",
+     "assumed: hardware-of-a-vm", _HARDWARE + "test_a_saved_vm_gets_nothing"),
+    ("The memory of a running VM changes on 2016 or later, without dynamic memory.",
+     'Microsoft Learn, "What\'s new in Hyper-V on Windows Server 2016" (hot add and remove)',
+     _HARDWARE + "test_the_memory_of_a_vm_that_is_not_off"),
+    ("A SCSI controller has 64 locations, an IDE controller two; one drive is at each.",
+     'Microsoft Learn, "Plan for Hyper-V scalability in Windows Server", "Add-VMHardDiskDrive"',
+     _HARDWARE + "test_locations"),
+    ("A VM has at most four SCSI controllers; Generation 2 has no IDE.",
+     'Microsoft Learn, "Plan for Hyper-V scalability in Windows Server"',
+     _HARDWARE + "test_controllers"),
+    ("A disk that is missing or attached already, and a VHD of Generation 2, are refused.",
+     "assumed: hardware-of-a-vm", _HARDWARE + "test_disks"),
+    ("A VM has from one processor to as many as its generation and the host allow.",
+     'Microsoft Learn, "Plan for Hyper-V scalability in Windows Server"',
+     _HARDWARE + "test_how_many_processors"),
+    ("It has from 32 MB of memory to what its generation and the release of Windows allow.",
+     'Microsoft Learn, "Plan for Hyper-V scalability in Windows Server"; the least: assumption '
+     "hardware-of-a-vm",
+     _HARDWARE + "test_how_much_memory"),
     ("The folders of a realized VM do not change by a setting.",
      "assumed: roots-stay",
      "tests/unit/hyperv/test_export_and_import.py::test_a_vms_files_do_not_move_by_a_setting"),
