@@ -48,6 +48,10 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "(WBEMESS_E_REGISTRATION_TOO_PRECISE), and 0.001 seconds or less is refused.",
      "The error has a name, and 0.001 is documented as an example of what may be refused. What "
      "providers there are is not; os-win always polls."),
+    ("calls-one-by-one",
+     "A call is done before the next one begins, on all hosts of a fabric.",
+     "Windows works on several calls at once; what each then sees of the other's changes is not "
+     "documented. Delayed jobs are how one call meets another that is not done."),
     ("which-are-jobs",
      "Defining, destroying, importing, changing states and changing security start a job (4096); "
      "the other methods answer 0.",
@@ -173,6 +177,10 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "A VM that is off or saved moves with its guest state file as it is; its next start unwraps "
      "the key protector.",
      "Only a running TPM must be opened on arrival; for the others nothing is documented."),
+    ("moves-not-simulated",
+     "MigrateVirtualSystemToHost answers 1 (not supported) to a move of the storage alone "
+     "(MigrationType 32769) and to one with new system settings.",
+     "Windows does both; no driver here asks for them. The code is the documented one."),
     ("storage-that-moves",
      "With storage all virtual hard disks move, the definition and the guest state too; a DVD's "
      "file and a parent that is an image of many must be at the destination already, else the "
