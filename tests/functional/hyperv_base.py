@@ -15,13 +15,19 @@ from nova.tests.functional.api import client as api_client
 from nova.virt import driver as virt_driver
 from oslo_config import cfg
 
-from tests.hyperv import current_host, windows
+from tests.hyperv import current_host, key_protector, windows
 from tests.hyperv.fabric import Fabric
+from tests.hyperv.guardian import Guardian
+from tests.hyperv.resource_types import HARD_DISK, IDE_CONTROLLER
+from tests.hyperv.windows_stand_ins import VhdUtils
+from tests.unit.hyperv.machine import Machine
 
 # Glance's check of a VHD wants this beginning; the stand-in of virtdisk.dll takes it for a VHDX.
 IMAGE_DATA = b"conectix" + bytes(512)
 GENERATION_1 = {"hw_machine_type": "hyperv-gen1"}
 GENERATION_2 = {"hw_machine_type": "hyperv-gen2", "os_type": "windows"}
+RUNNING = 2
+SECRET = b"BitLocker's key"
 
 
 class HyperVTestCase(nova_base.NovaTestCase):
@@ -141,6 +147,83 @@ class HyperVTestCase(nova_base.NovaTestCase):
         image = super().create_image(number, **properties)
         self.glance._imagedata[image] = IMAGE_DATA
         return image
+
+    def boot_on(self, host, generation=GENERATION_2):
+        server = self._build_server(
+            image_uuid=self.create_image(**generation), flavor_id=self.PLAIN_FLAVOR,
+            networks="none", host=host)
+        return self._wait_for_state_change(self.api.post_server({"server": server}), "ACTIVE")
+
+    def boot_with_tpm(self, host="HV1"):
+        """A server whose VM runs with a TPM that holds a secret; for the first of the fabrics."""
+        server = self.boot_on(host)
+        self._stop_server(server)
+        fabric = self.FABRICS[0]
+        with windows.acting_as(host):
+            from os_win import utilsfactory
+            machine = Machine(utilsfactory.get_vmutils(), self.name_of(server))
+            machine.set_protector(key_protector.make_protector(Guardian.generate("tenant"), [
+                Guardian.from_metadata(self.simulated.metadata(fabric), fabric)]))
+            machine.enable_tpm()
+        server = self._start_server(server)
+        self.simulated.write_tpm(host, self.name_of(server), "bitlocker", SECRET)
+        return server
+
+    def assert_tpm(self, server):
+        """A running server's TPM holds its secret."""
+        self.assertEqual(SECRET, self.simulated.read_tpm(
+            self.host_of(self.api.get_server(server["id"])), self.name_of(server), "bitlocker"))
+
+    def rescue(self, server):
+        """Rescue a server with another image, see it in that state, and end it."""
+        identifier = self.machine(server)["id"]
+        disk = os.path.join(self.folder_of(server), "root.vhdx")
+        rescue_disk = os.path.join(self.folder_of(server), "root-rescue.vhdx")
+        self.assertEqual([disk], self.attached_disks(server))
+        image = self.create_image(2, **GENERATION_2)
+        self.api.post_server_action(server["id"], {"rescue": {"rescue_image_ref": image}})
+        self._wait_for_state_change(server, "RESCUE")
+        self.assertEqual([rescue_disk, disk], self.attached_disks(server))
+        self.assertEqual((identifier, RUNNING), (
+            self.machine(server)["id"], self.machine(server)["state"]))
+        self.api.post_server_action(server["id"], {"unrescue": None})
+        server = self._wait_for_state_change(server, "ACTIVE")
+        self.assertEqual([disk], self.attached_disks(server))
+        self.assertFalse(os.path.exists(rescue_disk))
+        self.assertEqual((identifier, RUNNING), (
+            self.machine(server)["id"], self.machine(server)["state"]))
+        return server
+
+    def name_of(self, server):
+        return server["OS-EXT-SRV-ATTR:instance_name"]
+
+    def folder_of(self, server):
+        """Where a server's files lie on its host."""
+        return os.path.join(self.simulated.storage.folder(self.host_of(server)), "Instances",
+                            self.machine(server)["name"])
+
+    def _stored_machine(self, server):
+        return self.simulated.host(self.host_of(server)).management.machine_named(
+            self.machine(server)["name"])
+
+    def attached_disks(self, server):
+        """The virtual hard disks of a server's machine, by their places: IDE first, then SCSI."""
+        resources = self._stored_machine(server).resources()
+        by_path = {resource.get_path().lower(): resource for resource in resources}
+
+        def place(disk):
+            drive = by_path[disk["Parent"].lower()]
+            controller = by_path[drive["Parent"].lower()]
+            return controller["ResourceSubType"] != IDE_CONTROLLER, int(drive["AddressOnParent"])
+        disks = [resource for resource in resources if resource["ResourceSubType"] == HARD_DISK]
+        return [disk["HostResource"][0] for disk in sorted(disks, key=place)]
+
+    def assert_size(self, server, memory_mb, root_gb):
+        """The memory and the root disk, which is the only one, of a server's machine."""
+        self.assertEqual(memory_mb, self._stored_machine(server).memory_mb)
+        disk = os.path.join(self.folder_of(server), "root.vhdx")
+        self.assertEqual([disk], self.attached_disks(server))
+        self.assertEqual({"VirtualSize": root_gb << 30}, VhdUtils().get_vhd_size(disk))
 
     def other_host(self, server):
         """The name of the first host that the server is not on."""

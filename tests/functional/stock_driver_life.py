@@ -35,7 +35,7 @@ from unittest import mock  # noqa: E402
 import nova.conf  # noqa: E402
 from nova import context, objects, rpc  # noqa: E402
 from nova import exception as nova_exception  # noqa: E402
-from nova.compute import power_state, provider_tree  # noqa: E402
+from nova.compute import power_state, provider_tree, vm_states  # noqa: E402
 from nova.network import model  # noqa: E402
 from nova.virt import driver as virt_driver  # noqa: E402
 from nova.virt import fake  # noqa: E402
@@ -98,6 +98,11 @@ def main():
         states.append(STATES[driver.get_info(instance).state])
         assert driver.list_instance_uuids() == [instance.uuid]
 
+    def disks():
+        from os_win import utilsfactory
+        paths, _ = utilsfactory.get_vmutils().get_vm_storage_paths(instance.name)
+        return [os.path.basename(path) for path in paths]
+
     with mock.patch("nova.virt.images.fetch", fetch), \
             mock.patch("nova.image.glance.API.get", lambda self, c, i: dict(image)), \
             mock.patch("nova.virt.configdrive.required_by", lambda i: False), \
@@ -116,6 +121,14 @@ def main():
         note()
         driver.reboot(request, instance, network, "HARD")
         note()
+        driver.power_off(instance)
+        driver.rescue(request, instance, network, meta, "password", devices)
+        note()
+        said["disks in rescue"] = disks()
+        instance.vm_state = vm_states.RESCUED
+        driver.unrescue(request, instance)
+        note()
+        said["disks"] = disks()
         driver.destroy(request, instance, network, devices)
         try:
             driver.get_info(instance)

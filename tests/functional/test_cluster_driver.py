@@ -18,13 +18,10 @@ from nova import exception, objects
 from nova.network import neutron
 from oslo_config import cfg
 
-from tests.hyperv import current_host, key_protector, windows
-from tests.hyperv.guardian import Guardian
-from tests.unit.hyperv.machine import Machine
+from tests.hyperv import current_host
 
 RUNNING, OFF, SAVED, PAUSED = 2, 3, 6, 9
 ONLINE, OFFLINE, FAILED, PARTIAL = range(4)
-SECRET = b"BitLocker's key"
 
 
 @pytest.mark.compute_hyperv
@@ -36,10 +33,6 @@ class ClusterDriverTest(hyperv_base.HyperVTestCase):
     HOSTS = tuple({"name": name, "fabric": "east", "live_migration": True}
                   for name in ("HV1", "HV2", "HV3"))
     CLUSTERS = ({"name": "CL1", "nodes": ["HV1", "HV2"]},)
-
-    def setUp(self):
-        super().setUp()
-        self.owner = Guardian.generate("tenant")
 
     def _prepare_services(self):
         importlib.import_module("compute_hyperv.nova.conf")  # registers the option below
@@ -79,39 +72,17 @@ class ClusterDriverTest(hyperv_base.HyperVTestCase):
 
     # Servers, their VMs and groups.
 
-    def boot_on(self, host):
-        server = self._build_server(
-            image_uuid=self.create_image(**hyperv_base.GENERATION_2),
-            flavor_id=self.PLAIN_FLAVOR, networks="none", host=host)
-        return self._wait_for_state_change(self.api.post_server({"server": server}), "ACTIVE")
-
-    def boot_with_tpm(self, host="HV1"):
-        """A server whose VM runs with a TPM that holds a secret."""
-        server = self.boot_on(host)
-        self._stop_server(server)
-        with windows.acting_as(host):
-            from os_win import utilsfactory
-            machine = Machine(utilsfactory.get_vmutils(), self.name_of(server))
-            machine.set_protector(key_protector.make_protector(self.owner, [
-                Guardian.from_metadata(self.simulated.metadata("east"), "east")]))
-            machine.enable_tpm()
-        server = self._start_server(server)
-        self.simulated.write_tpm(host, self.name_of(server), "bitlocker", SECRET)
-        return server
-
     def assert_on(self, server, host, group=ONLINE, state=RUNNING):
         """Nova, the cluster and Hyper-V agree where the server is, and its TPM is with it."""
         server = self._soon(lambda: self._server_with(server, {"OS-EXT-SRV-ATTR:host": host}))
         self.assertEqual(state, self.machine(server)["state"])
         found = self.group_of(server)
         self.assertEqual((host, group), (found["owner"], found["state"]), found["reason"])
-        self.assert_tpm(server)
+        if state == RUNNING:
+            self.assert_tpm(server)
 
-    def assert_tpm(self, server):
-        if self.machine(server)["state"] == RUNNING:
-            self.assertEqual(SECRET, self.simulated.read_tpm(
-                self.host_of(self.api.get_server(server["id"])), self.name_of(server),
-                "bitlocker"))
+    def folder_of(self, server):
+        return os.path.join(cfg.CONF.instances_path, self.machine(server)["name"])
 
     def group_of(self, server):
         """Its group in the cluster, or None."""
@@ -157,9 +128,6 @@ class ClusterDriverTest(hyperv_base.HyperVTestCase):
         self.stop(host)
         self.simulated.fail_node(host)
 
-    def name_of(self, server):
-        return server["OS-EXT-SRV-ATTR:instance_name"]
-
     def delete(self, server):
         self._delete_server(server)
         self.assertEqual([], self.simulated.cluster_groups("CL1"))
@@ -192,23 +160,22 @@ class ClusterDriverTest(hyperv_base.HyperVTestCase):
 
     def test_rescue(self):
         server = self.boot_with_tpm()
-        self.api.post_server_action(server["id"], {"rescue": {
-            "rescue_image_ref": self.create_image(2, **hyperv_base.GENERATION_2)}})
-        self._wait_for_state_change(server, "RESCUE")
-        self.api.post_server_action(server["id"], {"unrescue": None})
-        self._wait_for_state_change(server, "ACTIVE")
+        self.rescue(server)
         self.assert_on(server, "HV1")
         self.delete(server)
 
     def test_resize(self):
         server = self.boot_with_tpm()
-        self._resize_server(server, "2")
+        server = self._resize_server(server, "2")
         self.assert_on(server, "HV2")
+        self.assert_size(server, 2048, 20)
         server = self._revert_resize(server)
         self.assert_on(server, "HV1")
+        self.assert_size(server, 512, 1)
         self._resize_server(server, "2")
         server = self._confirm_resize(server)
         self.assert_on(server, "HV2")
+        self.assert_size(server, 2048, 20)
         self.delete(server)
 
     def test_live_migration_within_the_cluster(self):

@@ -7,19 +7,11 @@ import os
 
 import pytest
 
-from tests.hyperv.windows_stand_ins import VhdUtils
-
 RUNNING, OFF, SAVED, PAUSED = 2, 3, 6, 9
 
 
 class _DriverOperations:
     """What every driver must do; asked of Nova's API, seen on the hosts."""
-
-    def boot_on(self, generation, host="HV1"):
-        image = self.create_image(**generation)
-        server = self._build_server(
-            image_uuid=image, flavor_id=self.PLAIN_FLAVOR, networks="none", host=host)
-        return self._wait_for_state_change(self.api.post_server({"server": server}), "ACTIVE")
 
     def assert_state(self, server, state):
         self.assertEqual(state, self.machine(server)["state"])
@@ -68,7 +60,7 @@ class _DriverOperations:
         self.assert_nothing_left()
 
     def test_cold_migration_and_confirm(self):
-        server = self.boot_on(hyperv_base.GENERATION_2)
+        server = self.boot_on("HV1")
         before = self.machine(server)
         self._migrate_server(server)
         self._wait_for_state_change(server, "VERIFY_RESIZE")
@@ -79,7 +71,7 @@ class _DriverOperations:
         self.assert_nothing_left()
 
     def test_resize_and_revert(self):
-        server = self.boot_on(hyperv_base.GENERATION_2)
+        server = self.boot_on("HV1")
         before = self.machine(server)
         self.assert_size(server, 512, 1)
         self.assert_size(self._resize_server(server, self.LARGER_FLAVOR), 2048, 20)
@@ -91,7 +83,7 @@ class _DriverOperations:
         self.assert_nothing_left()
 
     def test_resize_and_confirm(self):
-        server = self.boot_on(hyperv_base.GENERATION_1)
+        server = self.boot_on("HV1", hyperv_base.GENERATION_1)
         before = self.machine(server)
         self._resize_server(server, self.LARGER_FLAVOR)
         server = self._confirm_resize(server)
@@ -102,19 +94,13 @@ class _DriverOperations:
         self.assert_nothing_left()
 
     def test_rescue(self):
-        server = self.boot_on(hyperv_base.GENERATION_2)
-        before = self.machine(server)
-        self.api.post_server_action(server["id"], {"rescue": {
-            "rescue_image_ref": self.create_image(2, **hyperv_base.GENERATION_2)}})
-        self._wait_for_state_change(server, "RESCUE")
-        self.api.post_server_action(server["id"], {"unrescue": None})
-        self._wait_for_state_change(server, "ACTIVE")
-        self.assertEqual(before["id"], self.machine(server)["id"])
+        server = self.boot_on("HV1")
+        self.rescue(server)
         self._delete_server(server)
         self.assert_nothing_left()
 
     def test_live_migration_with_the_disks(self):
-        server = self.boot_on(hyperv_base.GENERATION_2)
+        server = self.boot_on("HV1")
         before, files = self.machine(server), self.files("HV1")
         self.assertTrue([name for name in files if name.endswith("root.vhdx")])
         server = self._live_migrate(server)
@@ -135,7 +121,7 @@ class _DriverOperations:
         shared = os.path.join(self.disks, "shared")
         self.flags(instances_path=shared)
         os.mkdir(shared)
-        server = self.boot_on(hyperv_base.GENERATION_2)
+        server = self.boot_on("HV1")
         before = self.machine(server)
         folder = os.path.join(shared, before["name"])
         disk = os.path.join(folder, "root.vhdx")
@@ -149,7 +135,7 @@ class _DriverOperations:
         self.assertEqual([[], []], [self.machines("HV1"), self.machines("HV2")])
 
     def test_a_live_migration_that_fails_leaves_the_server_where_it_was(self):
-        server = self.boot_on(hyperv_base.GENERATION_2)
+        server = self.boot_on("HV1")
         before, files = self.machine(server), self.files("HV1")
         self.simulated.add_fault(
             "HV1", "*.MigrateVirtualSystemToHost", job_error=("The network was lost.", 32768))
@@ -164,18 +150,6 @@ class _DriverOperations:
         self.assert_nothing_left()
 
     LARGER_FLAVOR = "2"
-
-    def assert_size(self, server, memory_mb, root_gb):
-        """The memory and the root disk of a server's machine."""
-        host, name = self.host_of(server), self.machine(server)["name"]
-        machine = self.simulated.host(host).management.machine_named(name)
-        self.assertEqual(memory_mb, machine.memory_mb)
-        disk = os.path.join(self.simulated.storage.folder(host), "Instances", name, "root.vhdx")
-        (attached,) = [path for element in machine.elements()
-                       if element.is_a("Msvm_StorageAllocationSettingData")
-                       for path in element["HostResource"]]
-        self.assertEqual(disk, attached)
-        self.assertEqual({"VirtualSize": root_gb << 30}, VhdUtils().get_vhd_size(disk))
 
     def assert_moved(self, before, after):
         """After a cold migration or a resize, confirmed or reverted."""
@@ -199,3 +173,29 @@ class ComputeHyperVTest(_DriverOperations, hyperv_base.HyperVTestCase):
 
     compute_driver = "compute_hyperv.driver.HyperVDriver"
     KEEPS_MACHINE = True
+
+
+@pytest.mark.compute_hyperv
+class ComputeHyperVTpmTest(hyperv_base.HyperVTestCase):
+    """The same driver carries a TPM that another hand gave a server, on the hosts' own disks."""
+
+    compute_driver = "compute_hyperv.driver.HyperVDriver"
+    FABRICS = ("east",)
+    HOSTS = tuple({"name": name, "fabric": "east", "live_migration": True}
+                  for name in ("HV1", "HV2"))
+
+    def test_resize(self):
+        server = self.boot_with_tpm()
+        server = self._resize_server(server, "2")
+        self.assertEqual("HV2", self.host_of(server))
+        self.assert_tpm(server)
+        server = self._revert_resize(server)
+        self.assertEqual("HV1", self.host_of(server))
+        self.assert_tpm(server)
+        self._resize_server(server, "2")
+        server = self._confirm_resize(server)
+        self.assertEqual("HV2", self.host_of(server))
+        self.assert_size(server, 2048, 20)
+        self.assert_tpm(server)
+        self._delete_server(server)
+        self.assert_nothing_left()

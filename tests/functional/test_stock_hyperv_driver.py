@@ -55,7 +55,9 @@ def check_life(said, version, threads="eventlet"):
     assert said["resources"]["hypervisor_type"] == "hyperv"
     assert said["resources"]["vcpus"] == 8
     assert said["resources"]["memory_mb"] == 32768
-    assert said["states"] == ["running", "off", "running", "running", "gone"]
+    assert said["states"] == ["running", "off"] + ["running"] * 4 + ["gone"]
+    assert said["disks in rescue"] == ["root-rescue.vhdx", "root.vhdx"]
+    assert said["disks"] == ["root.vhdx"]
     assert said["events"] or threads == "native"  # the driver listens in a green thread
     assert said["left"] == ["_base"]
 

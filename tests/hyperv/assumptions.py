@@ -48,6 +48,10 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "(WBEMESS_E_REGISTRATION_TOO_PRECISE), and 0.001 seconds or less is refused.",
      "The error has a name, and 0.001 is documented as an example of what may be refused. What "
      "providers there are is not; os-win always polls."),
+    ("calls-one-by-one",
+     "A call is done before the next one begins, on all hosts of a fabric.",
+     "Windows works on several calls at once; what each then sees of the other's changes is not "
+     "documented. Delayed jobs are how one call meets another that is not done."),
     ("which-are-jobs",
      "Defining, destroying, importing, changing states and changing security start a job (4096); "
      "the other methods answer 0.",
@@ -149,7 +153,8 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "The version is documented, the codes are not."),
     ("firmware-refusals",
      "Secure Boot and its template: 32773 for Generation 1 or an unknown template, 32775 while the "
-     "VM is not off, and for a shielded VM; likewise 32775 for a shielded VM's serial port.",
+     "VM is not off, and for a shielded VM; likewise 32775 for a shielded VM's serial port, and "
+     "for another boot order while the VM is not off.",
      "What must not change is documented, the return values are not."),
     ("disabled-tpm",
      "A TPM that is disabled keeps its state, sealed, for the day when it is enabled again.",
@@ -172,6 +177,10 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "A VM that is off or saved moves with its guest state file as it is; its next start unwraps "
      "the key protector.",
      "Only a running TPM must be opened on arrival; for the others nothing is documented."),
+    ("moves-not-simulated",
+     "MigrateVirtualSystemToHost answers 1 (not supported) to a move of the storage alone "
+     "(MigrationType 32769) and to one with new system settings.",
+     "Windows does both; no driver here asks for them. The code is the documented one."),
     ("storage-that-moves",
      "With storage all virtual hard disks move, the definition and the guest state too; a DVD's "
      "file and a parent that is an image of many must be at the destination already, else the "
@@ -217,6 +226,27 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "all that is missing.",
      "Users report the words for a missing disk and for one in use; of a parent Windows says more. "
      "Other hosts' VMs are not looked at, nor physical disks and volumes."),
+    ("open-files",
+     "A VM that runs or is paused changes its state only while the disks, DVD images and the guest "
+     "state that it has open are there; a TPM whose guest state file is gone keeps nothing more. "
+     "A host's power cut asks for no file.",
+     "Windows refuses to delete or move them, with a sharing violation. Nothing here stands "
+     "between a caller and the file system, so that it shows at the VM's next step."),
+    ("saved-state-missing",
+     "A saved VM does not start without its .VMRS file.",
+     "Its memory is in it; the words are not recorded."),
+    ("hardware-of-a-vm",
+     "32775 while a VM is not off for: its processors' number and features, dynamic memory turned "
+     "on or off, controllers, what is at an IDE controller but for a DVD's image, network adapters "
+     "of Generation 1 or on 2012 R2; for its memory unless it runs, on 2016 or later, without "
+     "dynamic memory; while it is saved, for any drive, disk or adapter. In any state the job "
+     "fails for a location that there is not, or that is occupied, a disk or image that is "
+     "missing, a disk that the VM has already, a VHD of Generation 2, and numbers of processors, "
+     "megabytes and controllers out of range. More processors than the host has are out of range; "
+     "memory is from 32 MB on in steps of 2 MB.",
+     "The limits and what a running VM takes are documented; how a refusal comes, what Hyper-V "
+     "Manager shows in grey, and the words are not. Reserve, limit and weight of a processor, QoS "
+     "of a disk and the like change at any time here."),
     ("encrypted-state-needs-the-key",
      "A VM with EncryptStateAndVmMigrationTraffic and no TPM starts only where its key protector "
      "can be unwrapped; the protector stays.",

@@ -47,6 +47,7 @@ class Fabric:
 
     def __init__(self, config):
         configuration.check(config, self.add_host)
+        # [assumption calls-one-by-one]
         self._lock = native.module("threading").RLock()
         self.clock = Clock()
         self._fabrics, self._hosts, self._addresses = {}, {}, {}

@@ -1,4 +1,4 @@
-"""What may be changed of a VM's firmware, and when: Secure Boot, its template.
+"""What may be changed of a VM's firmware, and when: Secure Boot, its template, the boot order.
 
 Source: Microsoft Learn, "Set-VMFirmware" (templates), "Generation 2 virtual machine security
 settings for Hyper-V", "Guarded fabric and shielded VMs overview" (Secure Boot is required and
@@ -29,6 +29,10 @@ def check(machine, given):
     :raises jobs.JobFailure: the template of a VM that has a TPM would change
     """
     stored = machine.settings
+    if not machine.is_off and any(
+            given[name] is not None and _order(given[name]) != _order(stored[name])
+            for name in ("BootOrder", "BootSourceOrder")):
+        return jobs.INVALID_STATE  # [assumption firmware-refusals]
     wanted = given["SecureBootEnabled"]
     changes_boot = wanted is not None and wanted != bool(stored["SecureBootEnabled"])
     template = (given["SecureBootTemplateId"] or "").lower()
@@ -58,6 +62,11 @@ def check_serial_port(machine, given):
     if is_shielded(machine) and any(given["Connection"] or ()):
         return jobs.INVALID_STATE  # [assumption firmware-refusals]
     return None
+
+
+def _order(sources):
+    """Boot sources as they are compared: paths are the same in any case."""
+    return [str(source).lower() for source in sources or ()]
 
 
 def _had_a_tpm(machine):

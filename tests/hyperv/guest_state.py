@@ -70,8 +70,11 @@ def read(path, transport_key):
 
 
 def write(path, transport_key, secrets):
-    """Seal the TPM's secrets: {name: bytes}."""
-    create(path)
+    """Seal the TPM's secrets: {name: bytes}.
+
+    :raises OSError: there is no such file, or it cannot be written
+    """
+    os.stat(path)  # A file that a running VM has open comes back for nobody's write.
     nonce = os.urandom(_NONCE)
     text = json.dumps({name: value.hex() for name, value in secrets.items()})
     data = nonce + _cipher(transport_key).encrypt(nonce, text.encode("utf-8"), _MAGIC)

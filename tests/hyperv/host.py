@@ -1,6 +1,7 @@
 """A simulated Hyper-V host: one computer with its repository and its services."""
 from tests.hyperv import faults, inventory, jobs, schema
 from tests.hyperv.certificate_access import CertificateAccess
+from tests.hyperv.hardware import Hardware
 from tests.hyperv.hgs_client import HgsClient
 from tests.hyperv.live_migration import LiveMigration
 from tests.hyperv.power import Power
@@ -43,7 +44,8 @@ class Host:
         self.jobs = job_factory = jobs.Jobs(self.repository)
         self.faults = self.repository.intercept = faults.Faults(job_factory)
         inventory.add(self.repository, windows_version, processors, memory_mb)
-        self.management = VirtualSystemManagement(self.repository, job_factory, version)
+        self.management = VirtualSystemManagement(
+            self.repository, job_factory, Hardware(version, processors), version)
         self.hgs_client = None
         if version >= (10, 0):
             self.hgs_client = HgsClient(self.repository, fabric, attestation_status)
@@ -67,7 +69,7 @@ class Host:
         with self.repository.silence():
             for machine in self.management.machines.values():
                 if not machine.is_planned and machine.state not in (OFF, SAVED):
-                    self.power.change_state(machine, OFF)
+                    self.power.cut(machine)
 
     def boot(self):
         """Come up again: the host attests, and its VMs stay off."""

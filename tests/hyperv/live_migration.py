@@ -107,7 +107,7 @@ class LiveMigration:
         if given["MigrationType"] not in (
                 VIRTUAL_SYSTEM, STAGED, VIRTUAL_SYSTEM_AND_STORAGE) or (
                 NewSystemSettingData is not None):
-            return _NOT_SUPPORTED  # moves of the storage alone and renaming are not simulated
+            return _NOT_SUPPORTED  # [assumption moves-not-simulated]
         if not DestinationHost or self._new_disks(machine, NewResourceSettingData) is None:
             return _INVALID_PARAMETER
         return None

@@ -36,6 +36,8 @@ _TRANSITIONS = {
     _RESET: ((RUNNING, PAUSED), RUNNING)}
 
 NOT_STARTED = "'%s' failed to start. %s"
+# [assumption open-files]
+NOT_CHANGED = "'%s' failed to change state. %s"
 
 # The words are not recorded anywhere public [assumption guest-state-missing].
 NO_GUEST_STATE = (
@@ -43,6 +45,9 @@ NO_GUEST_STATE = (
 DAMAGED_GUEST_STATE = (
     "Cannot open guest state file '%s': The file or directory is corrupted and unreadable. "
     "(0x80070570)")
+# [assumption saved-state-missing]
+NO_SAVED_STATE = (
+    "Cannot open saved state file '%s': The system cannot find the file specified. (0x80070002)")
 LOST_GUEST_STATE = (
     "The guest state file '%s' does not hold the state of the virtual TPM. (0x80070570)")
 
@@ -124,11 +129,19 @@ class Power:
         return self._jobs.done("RequestStateChange", system)
 
     def _change(self, machine, after):
-        if after == RUNNING and machine.state in (OFF, SAVED):
+        if machine.state in (RUNNING, PAUSED):
+            self._check_open_files(machine)
+        elif after == RUNNING:
+            self._check_saved_state(machine)
             self._check_disks(machine)
             self._open_guest_state(machine)
+        self._enter(machine, after)
+
+    def _enter(self, machine, after):
         if after in (OFF, SAVED):
             machine.tpm = None
+        if after == SAVED:
+            machine.saved_state_file.touch()
         machine.change_state(after)
         self.show_guest(machine, after == RUNNING)
         if after == PAUSED:
@@ -137,9 +150,13 @@ class Power:
     def change_state(self, machine, state):
         """Bring a VM into a power state, as another service of the host asks.
 
-        :raises jobs.JobFailure: it does not start
+        :raises jobs.JobFailure: it does not start, or a file that it had open is gone
         """
         self._change(machine, state)
+
+    def cut(self, machine):
+        """Take the power from a VM that is in memory, as its host loses its own."""
+        self._enter(machine, OFF)
 
     def show_guest(self, machine, runs):
         """Have what only a running guest gives: Msvm_ShutdownComponent; or take it away."""
@@ -173,11 +190,27 @@ class Power:
 
     def _shut_down(self, component, Force=None, Reason=None):  # noqa: N803
         # The guest obeys at once [assumption guest-obeys].
-        self._change(self._machines.machines[component["SystemName"]], OFF)
+        try:
+            self._change(self._machines.machines[component["SystemName"]], OFF)
+        except jobs.JobFailure:
+            return jobs.FAILED
         return 0
 
     def _reboot(self, component, Force=None, Reason=None):  # noqa: N803
         return 0
+
+    def _check_open_files(self, machine):
+        """Refuse to go on without a file that a VM in memory has open [assumption open-files]."""
+        problems = disk_files.missing(machine.definition())
+        if machine.generation == 2 and not machine.guest_state_file.exists():
+            problems.append(NO_GUEST_STATE % machine.guest_state_file)
+        if problems:
+            raise jobs.JobFailure(NOT_CHANGED % (machine.name, "\n".join(problems)))
+
+    def _check_saved_state(self, machine):
+        """Refuse to resume a VM whose memory is gone [assumption saved-state-missing]."""
+        if machine.state == SAVED and not machine.saved_state_file.exists():
+            raise _not_started(machine, NO_SAVED_STATE % machine.saved_state_file)
 
     def _check_disks(self, machine):
         """Refuse a start without a disk, or with one that another VM has open."""
@@ -283,11 +316,16 @@ class Tpm:
         self.secrets = secrets
 
     def write(self, name, value):
-        self.secrets[name] = value
-        self.seal()
+        """:raises OSError: its guest state file is gone, or cannot be written"""
+        secrets = {**self.secrets, name: value}
+        guest_state.write(self._path, self._transport_key, secrets)
+        self.secrets = secrets
 
     def seal(self):
-        """Write its guest state file."""
+        """Write its guest state file; it is never made anew.
+
+        :raises OSError: it is gone, or cannot be written
+        """
         guest_state.write(self._path, self._transport_key, self.secrets)
 
     def is_sealed_with(self, transport_key):

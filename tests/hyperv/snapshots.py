@@ -174,6 +174,8 @@ class SnapshotService:
             machine.replace(then)
             if state is not None:
                 machine.guest_state_file.write_bytes(state)
+            if snapshot.state == SAVED:
+                machine.saved_state_file.touch()
             machine.save()
         except OSError as fault:
             machine.replace(now)

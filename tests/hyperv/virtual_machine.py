@@ -144,6 +144,11 @@ class VirtualMachine:
         return pathlib.Path(root, "Virtual Machines", self.identifier + ".vmcx")
 
     @property
+    def saved_state_file(self):
+        """Its run-time state: while it is saved, its memory, which nothing brings back."""
+        return self.definition_file.with_suffix(".VMRS")
+
+    @property
     def guest_state_file(self):
         settings = self.settings
         return pathlib.Path(settings["GuestStateDataRoot"] or settings["ConfigurationDataRoot"],
@@ -152,7 +157,8 @@ class VirtualMachine:
     def save(self):
         """Write the definition files, as the host does after each change."""
         definitions.write(self.definition_file, self.definition())
-        self.definition_file.with_suffix(".VMRS").touch()
+        if self.state != SAVED:
+            self.saved_state_file.touch()
         for snapshot in self.snapshots.values():
             path = self.snapshot_files(snapshot)[0]
             definitions.write(path, snapshot.contents)
@@ -160,7 +166,7 @@ class VirtualMachine:
 
     def files(self):
         """The files that are the host's own: definitions, run-time state, guest state."""
-        found = [self.definition_file, self.definition_file.with_suffix(".VMRS")]
+        found = [self.definition_file, self.saved_state_file]
         if self.generation == 2:
             found.append(self.guest_state_file)
         for snapshot in self.snapshots.values():

@@ -54,12 +54,13 @@ class VirtualSystemManagement:
 
     :param repository: that of the host
     :param job_factory: :class:`jobs.Jobs`
+    :param hardware: the host's :class:`tests.hyperv.hardware.Hardware`
     :param windows_version: a tuple; decides the configuration version of new VMs
     """
 
-    def __init__(self, repository, job_factory, windows_version):
+    def __init__(self, repository, job_factory, hardware, windows_version):
         self._repository, self._jobs = repository, job_factory
-        self._windows_version = windows_version
+        self._hardware, self._windows_version = hardware, windows_version
         self.machines = {}
         self.on_forget = []  # called with the identifier of each machine that leaves the host
         repository.add(V2, _SYSTEM_SERVICE, CreationClassName=_SYSTEM_SERVICE, Name="vmms",
@@ -80,6 +81,9 @@ class VirtualSystemManagement:
             repository.provide(V2, name, methods)
         job_factory.check_first("CIM_VirtualSystemManagementService", {
             "DestroySystem": (self._check_destroy, None),
+            "AddResourceSettings": (self._check_add, None),
+            "ModifyResourceSettings": (self._check_modify, None),
+            "RemoveResourceSettings": (self._check_remove, None),
             "ModifySystemSettings": (self._check_modify_system, None)})
         self._add_templates()
 
@@ -278,20 +282,21 @@ class VirtualSystemManagement:
         self._saved(machine)
         return self._jobs.done("ModifySystemSettings")
 
+    def _check_add(self, service, AffectedConfiguration=None,  # noqa: N803
+                   ResourceSettings=None):  # noqa: N803
+        machine = self.machine_of(AffectedConfiguration)
+        return self._hardware.check_resources(machine, [
+            (None, resource) for resource in self._new_resources(machine, ResourceSettings)])
+
     def _add_resources(self, service, AffectedConfiguration=None,  # noqa: N803
                        ResourceSettings=None):  # noqa: N803
+        refusal = self._check_add(service, AffectedConfiguration, ResourceSettings)
+        if refusal is not None:
+            return refusal
         machine = self.machine_of(AffectedConfiguration)
-        added = []
-        for text in ResourceSettings or ():
-            resource = self._resource(text)
-            resource["InstanceID"] = "Microsoft:%s\\%s" % (machine.identifier, new_guid())
-            if resource["ResourceSubType"] in (
-                    DISK_DRIVE, DVD_DRIVE, PHYSICAL_DISK, HARD_DISK, DVD_DISK):
-                if not self._parent_exists(resource):
-                    return self._jobs.failed("AddResourceSettings", jobs.JobFailure(
-                        "The parent of the new resource does not exist."))
+        added = self._new_resources(machine, ResourceSettings)
+        for resource in added:
             self._repository.store(resource)
-            added.append(resource)
             if resource["ResourceSubType"] in (DISK_DRIVE, DVD_DRIVE, PHYSICAL_DISK):
                 self._add_boot_source(machine, resource)
         self._saved(machine)
@@ -305,29 +310,55 @@ class VirtualSystemManagement:
         self._repository.add(V2, "Msvm_LogicalIdentity", SystemElement=drive.reference(),
                              SameElement=source.reference())
 
-    def _parent_exists(self, resource):
-        return bool(self._repository.query(
-            V2, "SELECT * FROM CIM_ResourceAllocationSettingData WHERE __PATH = '%s'"
-            % (resource["Parent"] or "").replace("\\", "\\\\")))
+    def _new_resources(self, machine, texts):
+        resources = [self._resource(text) for text in texts or ()]
+        for resource in resources:
+            resource["InstanceID"] = "Microsoft:%s\\%s" % (machine.identifier, new_guid())
+        return resources
+
+    def _check_modify(self, service, ResourceSettings=None):  # noqa: N803
+        changes = {}
+        for text in ResourceSettings or ():
+            given = self._resource(text)
+            stored = self._repository.stored(given)
+            machine = self.machine_of(stored)
+            if stored["ResourceSubType"] == SERIAL_PORT:
+                refusal = firmware.check_serial_port(machine, given)
+                if refusal is not None:
+                    return refusal
+            wanted = stored.clone()
+            _update(wanted, given)
+            changes.setdefault(machine, []).append((stored, wanted))
+        return _first(self._hardware.check_resources(machine, its)
+                      for machine, its in changes.items())
 
     def _modify_resources(self, service, ResourceSettings=None):  # noqa: N803
+        refusal = self._check_modify(service, ResourceSettings)
+        if refusal is not None:
+            return refusal
         changed = []
         for text in ResourceSettings or ():
             given = self._resource(text)
             stored = self._repository.stored(given)
-            if stored["ResourceSubType"] == SERIAL_PORT:
-                refusal = firmware.check_serial_port(self.machine_of(stored), given)
-                if refusal is not None:
-                    return refusal
             _update(stored, given)
             changed.append(stored.reference())
             self._saved(self.machine_of(stored))
         return self._jobs.done("ModifyResourceSettings", ResultingResourceSettings=changed)
 
+    def _check_remove(self, service, ResourceSettings=None):  # noqa: N803
+        for given in ResourceSettings or ():
+            stored, machine = self._repository.stored(given), self.machine_of(given)
+            if machine.is_planned and stored["ResourceSubType"] == HARD_DISK:
+                return jobs.INVALID_STATE  # [assumption planned-keeps-disks]
+            refusal = self._hardware.check_removal(machine, stored)
+            if refusal is not None:
+                return refusal
+        return None
+
     def _remove_resources(self, service, ResourceSettings=None):  # noqa: N803
-        if any(self.machine_of(given).is_planned and self._repository.stored(given)[
-                "ResourceSubType"] == HARD_DISK for given in ResourceSettings or ()):
-            return jobs.INVALID_STATE  # [assumption planned-keeps-disks]
+        refusal = self._check_remove(service, ResourceSettings)
+        if refusal is not None:
+            return refusal
         for given in ResourceSettings or ():
             stored = self._repository.stored(given)
             machine = self.machine_of(stored)
@@ -476,6 +507,10 @@ class VirtualSystemManagement:
 
     def _quantity(self, machine, class_name):
         return next(i["VirtualQuantity"] for i in machine.elements() if i.is_a(class_name))
+
+
+def _first(refusals):
+    return next((refusal for refusal in refusals if refusal is not None), None)
 
 
 def _update(stored, given):

@@ -14,6 +14,12 @@ def test_the_page_is_the_table():
         "run: python -m tests.hyperv.behaviours %s" % PAGE.relative_to(REPOSITORY))
 
 
+def test_every_basis_is_a_source_or_an_assumption():
+    """That something is not simulated is no basis: what happens instead is a decision."""
+    assert not [row.basis for row in ROWS if not row.basis.strip()
+                or row.basis.lower().startswith(("none", "not "))]
+
+
 def test_every_row_names_a_test_that_exists():
     missing = [row.test for row in ROWS if not exists(row.test)]
     assert not missing

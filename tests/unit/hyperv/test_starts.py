@@ -10,7 +10,8 @@ from tests.hyperv.windows_stand_ins import VhdUtils
 from tests.unit.hyperv.machine import Machine, files, make
 
 SECRET = b"BitLocker's key"
-SAVED = 6
+OFF, SAVED, PAUSED, RESET = 3, 6, 9, 11
+FAILED = 32768
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +142,67 @@ def test_a_saved_vm_needs_its_disks_too(machine, fabric, tmp_path):
     (tmp_path / "root.vhdx").rename(disk)
     machine.start()
     assert fabric.read_tpm("HV1", machine.name, "bitlocker") == SECRET
+
+
+def test_a_saved_vm_needs_its_memory(machine, fabric, tmp_path):
+    memory = guest_state(fabric, machine).with_suffix(".VMRS")
+    machine.start()
+    machine.request(SAVED)
+    memory.rename(tmp_path / "memory")
+    data = machine.vmutils._lookup_vm_check(machine.name)
+    data.Notes = ["changed"]
+    machine.vmutils._modify_virtual_system(data)
+    assert not memory.exists()
+    refused(machine, "saved state file '[^']*VMRS'.*0x80070002")
+    assert fabric.virtual_machine("HV1", machine.name)["state"] == SAVED
+    (tmp_path / "memory").rename(memory)
+    assert holds_secret(fabric, machine)
+    # Of a VM that is off nothing is in it; saving writes it.
+    memory.unlink()
+    machine.start()
+    machine.request(SAVED)
+    assert memory.exists()
+    assert holds_secret(fabric, machine)
+
+
+@pytest.mark.parametrize("state", [OFF, SAVED, PAUSED, RESET])
+@pytest.mark.parametrize("gone", ["root.vhdx", "base.vhdx", "vmgs"])
+def test_a_vm_in_memory_needs_the_files_that_it_has_open(machine, fabric, tmp_path, state, gone):
+    from os_win import exceptions
+    path = (guest_state(fabric, machine) if gone == "vmgs"
+            else tmp_path / tmp_path.name / gone)
+    machine.start()
+    path.rename(tmp_path / "moved")
+    with pytest.raises(exceptions.WMIJobFailed, match="failed to change state.*%s.*0x80070002" % (
+            gone)):
+        machine.request(state)
+    assert fabric.virtual_machine("HV1", machine.name)["state"] == 2
+    (component,) = machine.vmutils._conn.Msvm_ShutdownComponent(
+        SystemName=fabric.virtual_machine("HV1", machine.name)["id"].upper())
+    assert component.InitiateShutdown(Reason="none")[-1] == FAILED
+    (tmp_path / "moved").rename(path)
+    machine.request(state)
+    if state == PAUSED:
+        path.rename(tmp_path / "moved")
+        for after in (2, OFF):
+            with pytest.raises(exceptions.WMIJobFailed, match="failed to change state"):
+                machine.request(after)
+        (tmp_path / "moved").rename(path)
+    if state != OFF:
+        machine.stop()
+    assert holds_secret(fabric, machine)
+
+
+def test_a_guest_state_that_is_deleted_does_not_come_back(machine, fabric, tmp_path):
+    machine.start()
+    path = guest_state(fabric, machine)
+    path.rename(tmp_path / "moved")
+    with pytest.raises(FileNotFoundError):
+        fabric.write_tpm("HV1", machine.name, "bitlocker", b"another key")
+    assert not path.exists()
+    (tmp_path / "moved").rename(path)
+    machine.stop()
+    assert holds_secret(fabric, machine)
 
 
 def test_a_disk_of_a_running_vm_is_in_use(machine, fresh, tmp_path):

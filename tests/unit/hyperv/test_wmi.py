@@ -89,6 +89,20 @@ def test_what_pymi_refuses(wmi):
     assert str(service.SetKeyProtector).endswith("(KeyProtector, SecuritySettingData)>")
 
 
+def test_the_host_refuses_unknown_parameters():
+    """Asked without PyMI, which refuses them before they reach the host."""
+    host = Fabric({"hosts": [{"name": "HV1"}]}).host("HV1")
+    service = host.repository.instances(
+        "root/virtualization/v2", "Msvm_VirtualSystemManagementService")[0]
+    parameters = cim.Instance(None)
+    parameters.add_element("SystemSettings", cim.CimType("string"), "")
+    parameters.add_element("Nothing", cim.CimType("string"), "")
+    with pytest.raises(cim.Error, match="has no parameter Nothing") as caught:
+        host.repository.invoke(service, "DefineSystem", parameters)
+    assert caught.value.args[0]["mi_result"] == cim.RESULTS["INVALID_METHOD_PARAMETERS"][0]
+    assert not host.repository.calls.entries()
+
+
 def test_an_old_host_has_no_security(wmi):
     with pytest.raises(wmi.x_wmi):
         wmi.WMI("//HV-OLD/root/virtualization/v2").Msvm_SecurityService()
