@@ -22,6 +22,8 @@ from tests.hyperv import current_host, key_protector, windows
 from tests.hyperv.guardian import Guardian
 from tests.unit.hyperv.machine import Machine
 
+pytestmark = pytest.mark.os_win
+
 RUNNING, OFF, SAVED, PAUSED = 2, 3, 6, 9
 ONLINE, OFFLINE, FAILED, PARTIAL = range(4)
 SECRET = b"BitLocker's key"

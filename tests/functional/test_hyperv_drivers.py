@@ -9,6 +9,8 @@ import pytest
 
 from tests.hyperv.windows_stand_ins import VhdUtils
 
+pytestmark = pytest.mark.os_win
+
 RUNNING, OFF, SAVED, PAUSED = 2, 3, 6, 9
 
 
