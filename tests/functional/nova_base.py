@@ -19,6 +19,7 @@ from nova import context as nova_context
 from nova.tests.functional import integrated_helpers
 from nova.virt import fake
 
+from tests.functional import fixtures_in_threads
 from vtpm_scheduling import policy
 
 CONF = conf.CONF
@@ -43,6 +44,8 @@ class ReportingFakeDriver(fake.MediumFakeDriver):
             resources["stats"] = report.to_stats()
         return resources
 
+
+fixtures_in_threads.complete()
 
 # Nova loads drivers from nova.virt only.
 fake.ReportingFakeDriver = ReportingFakeDriver
