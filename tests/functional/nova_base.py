@@ -6,7 +6,7 @@ import os
 import sys
 
 # Seconds; Nova's own test case reads it. A test that waits for ever says where.
-os.environ.setdefault("OS_TEST_TIMEOUT", "120")
+os.environ.setdefault("OS_TEST_TIMEOUT", "300")
 
 # Run nova.monkey_patch; have to come before anything else that nova imports. Which of the two does
 # it depends on the release.
