@@ -4,10 +4,12 @@
 ``.environment/nova-28``, the default, is the one of the demonstration too: it holds the OpenStack
 services of the release, nova and compute-hyperv among them. ``.environment/nova-27`` holds that
 nova, whose own Hyper-V driver is the only one there, and what its functional tests need. Both have
-this project as an installed wheel and PyMI's files. ``.environment/barbican-23`` has nothing of
-this project: only that Barbican and the Keystone of its release, which the tests start as services.
-All are in the versions of ``constraints/<name>-py311.txt``. A second run finds everything there and
-only builds the project again if its source changed.
+PyMI's files. ``.environment/nova-29`` to ``.environment/nova-34`` hold those novas, which have no
+Hyper-V any more, for the functional tests of the scheduler's half. All of these have this project
+as an installed wheel. ``.environment/barbican-23`` has nothing of it: only that Barbican and the
+Keystone of its release, which the tests start as services. All are in the versions of
+``constraints/<name>-py311.txt``. A second run finds everything there and only builds the project
+again if its source changed.
 
 Standard library only: it must run where nothing is installed yet (Debian 12, Python 3.11).
 """
@@ -25,8 +27,11 @@ import tempfile
 import time
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
-NAMES = ("nova-28", "nova-27", "barbican-23")
+NAMES = ("nova-28", "nova-27", "nova-29", "nova-30", "nova-31", "nova-32", "nova-33", "nova-34",
+         "barbican-23")
 DEFAULT = "nova-28"
+# Where a driver for Hyper-V runs, and with it os-win.
+WITH_HYPERV = ("nova-28", "nova-27")
 PYMI = "pymi==1.0.9"
 DIALECT = REPOSITORY / "tests" / "cloud" / "sqlite_immediate"
 
@@ -74,6 +79,7 @@ class _Builder:
         self._progress = progress
         self._is_cloud = name == DEFAULT
         self._has_nova = name.startswith("nova-")
+        self._has_hyperv = name in WITH_HYPERV
         self._folder = folder_of_environment(name)
         self._pins = REPOSITORY / "constraints" / ("%s-py311.txt" % name)
         self._log = _Log(self._folder.with_suffix(".log"))
@@ -123,6 +129,8 @@ class _Builder:
             return
         with self._step("nova"):
             self._pip_install(nova)
+        if not self._has_hyperv:
+            return
         with self._step("PyMI, the Windows wheel"):
             self._pip_install(
                 [PYMI], "--platform=win_amd64", "--python-version=3.11",

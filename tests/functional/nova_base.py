@@ -6,10 +6,12 @@ import os
 import sys
 
 # Seconds; Nova's own test case reads it. A test that waits for ever says where.
-os.environ.setdefault("OS_TEST_TIMEOUT", "120")
+os.environ.setdefault("OS_TEST_TIMEOUT", "300")
 
-# Runs nova.monkey_patch; has to come before anything else that nova imports.
-import nova.tests.functional  # isort: skip # noqa: F401
+# Run nova.monkey_patch; have to come before anything else that nova imports. Which of the two does
+# it depends on the release.
+import nova.tests.functional  # isort: skip
+import nova.test  # isort: skip # noqa: F401
 
 import fixtures
 from nova import conf, objects
@@ -17,6 +19,7 @@ from nova import context as nova_context
 from nova.tests.functional import integrated_helpers
 from nova.virt import fake
 
+from tests.functional import fixtures_in_threads
 from vtpm_scheduling import policy
 
 CONF = conf.CONF
@@ -41,6 +44,8 @@ class ReportingFakeDriver(fake.MediumFakeDriver):
             resources["stats"] = report.to_stats()
         return resources
 
+
+fixtures_in_threads.complete()
 
 # Nova loads drivers from nova.virt only.
 fake.ReportingFakeDriver = ReportingFakeDriver

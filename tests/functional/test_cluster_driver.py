@@ -20,6 +20,8 @@ from oslo_config import cfg
 
 from tests.hyperv import current_host
 
+pytestmark = pytest.mark.os_win
+
 RUNNING, OFF, SAVED, PAUSED = 2, 3, 6, 9
 ONLINE, OFFLINE, FAILED, PARTIAL = range(4)
 

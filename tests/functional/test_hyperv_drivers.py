@@ -7,6 +7,8 @@ import os
 
 import pytest
 
+pytestmark = pytest.mark.os_win
+
 RUNNING, OFF, SAVED, PAUSED = 2, 3, 6, 9
 
 

@@ -11,12 +11,15 @@ import time
 import unittest
 
 import eventlet
+import pytest
 from eventlet import patcher, tpool
 from nova import utils
 
 from tests import machine_lives
 from tests.hyperv import current_host, windows
 from tests.hyperv.fabric import Fabric
+
+pytestmark = pytest.mark.os_win
 
 HOSTS = ("HV1", "HV2")
 

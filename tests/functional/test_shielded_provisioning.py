@@ -11,6 +11,8 @@ from tests import stub_key_manager
 from tests.hyperv import key_protector, provisioning_files
 from tests.hyperv.guardian import Guardian
 
+pytestmark = pytest.mark.os_win
+
 RUNNING, OFF = 2, 3
 COMPLETED = 7
 CONTAINER = "2f6ac6a8-4e14-4e4c-a73d-069cbf4541e6"

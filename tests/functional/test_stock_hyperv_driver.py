@@ -10,6 +10,8 @@ import pytest
 
 from tests.hyperv import site_hook
 
+pytestmark = pytest.mark.os_win
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 NAME = "HV-ONE"
 

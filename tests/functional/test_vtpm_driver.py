@@ -19,6 +19,8 @@ from tests.functional.vtpm_base import FABRIC, GEN2, HOST, IMAGE_DATA, KEY, OTHE
 from tests.hyperv import guardian, key_protector
 from vtpm_compute import errors
 
+pytestmark = pytest.mark.os_win
+
 
 @pytest.mark.compute_hyperv
 class VtpmDriverTest(vtpm_base.VtpmTestCase):

@@ -16,6 +16,8 @@ from tests.functional import vtpm_base
 from tests.functional.vtpm_base import HOST
 from tests.hyperv import certificates, guardian
 
+pytestmark = pytest.mark.os_win
+
 # With which an owner's certificates and private keys are deleted.
 _LIBRARIES = ("crypt32.", "ncrypt.")
 # What removes what was made: where it fails something stays, until the next start.

@@ -1,0 +1,60 @@
+"""tools/run-tests: which environment and which threads a part has, and that tox knows its names."""
+
+import configparser
+import importlib.machinery
+import importlib.util
+
+import pytest
+
+from tests import environment
+
+PATH = environment.REPOSITORY / "tools" / "run-tests"
+NOT_BY_DEFAULT = ("29", "30", "31", "32", "33", "32-threads", "33-threads")
+
+
+@pytest.fixture(scope="module")
+def run_tests():
+    loader = importlib.machinery.SourceFileLoader("run_tests", str(PATH))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("run_tests", loader))
+    loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("part", "name", "no_eventlet"), [
+    ("unit", "nova-28", None), ("e2e-barbican-23", "nova-28", None),
+    ("functional", "nova-28", "false"), ("functional-nova-27", "nova-27", "false"),
+    ("functional-nova-34", "nova-34", "false"), ("functional-nova-34-threads", "nova-34", "true"),
+])
+def test_environment_and_threads_of_a_part(run_tests, part, name, no_eventlet):
+    assert run_tests.environment_of(part) == name
+    assert run_tests.variables_of(part).get("OS_NOVA_DISABLE_EVENTLET_PATCHING") == no_eventlet
+
+
+def test_all_novas_are_all(run_tests):
+    parts = run_tests.GROUPS["all-novas"]
+    assert set(parts) <= set(run_tests.PARTS)
+    assert {run_tests.environment_of(part) for part in parts} == {
+        name for name in environment.NAMES if name.startswith("nova-")}
+    assert sum(part.endswith("-threads") for part in parts) == 3
+
+
+def test_what_runs_without_a_part(run_tests):
+    assert set(run_tests.BY_DEFAULT) <= set(run_tests.PARTS)
+    environments = {run_tests.environment_of(part) for part in run_tests.BY_DEFAULT}
+    assert environments == {"nova-27", "nova-28", "nova-34"}
+
+
+def test_tox_has_the_same_names(run_tests):
+    tox = configparser.ConfigParser()
+    tox.read(environment.REPOSITORY / "tox.ini")
+    by_default = tox["tox"]["envlist"].replace("\n", "").split(",")
+    assert by_default == run_tests.BY_DEFAULT
+    assert "testenv:functional-nova-{%s}" % ",".join(NOT_BY_DEFAULT) in tox
+    further = {"functional-nova-" + part for part in NOT_BY_DEFAULT}
+    assert further | set(by_default) == set(run_tests.PARTS)
+    assert {"testenv:" + group for group in run_tests.GROUPS} <= set(tox)
+
+
+def test_an_unknown_part_runs_nothing(run_tests, capsys):
+    assert run_tests.main(["functional-nova-26"]) == 2
+    assert "all-novas" in capsys.readouterr().err
