@@ -41,6 +41,14 @@ class ReportingFakeDriver(fake.MediumFakeDriver):
             resources["stats"] = report.to_stats()
         return resources
 
+    def update_provider_tree(self, provider_tree, nodename, allocations=None):
+        super().update_provider_tree(provider_tree, nodename, allocations=allocations)
+        report = self.REPORTS.get(nodename)
+        if report is not None and report.guarded and report.fabric_thumbprint:
+            provider_tree.add_traits(nodename, policy.TRAIT_GUARDED_HOST)
+        else:
+            provider_tree.remove_traits(nodename, policy.TRAIT_GUARDED_HOST)
+
 
 # Nova loads drivers from nova.virt only.
 fake.ReportingFakeDriver = ReportingFakeDriver

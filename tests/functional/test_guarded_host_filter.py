@@ -88,7 +88,8 @@ class GuardedHostFilterTest(nova_base.NovaTestCase):
         self.create_fabric("one", "unguarded")
         self.assertEqual(
             "No valid host was found. No host fits the vTPM (image property os_vtpm=required): "
-            "hosts are not guarded at present.", self.refused(os_vtpm="required", **GEN2))
+            "hosts are not guarded at present (not authorised).",
+            self.refused(os_vtpm="required", **GEN2))
 
     def test_lost_attestation_is_seen_at_the_next_report(self):
         self.start_host("guarded")
