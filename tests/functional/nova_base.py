@@ -99,13 +99,14 @@ class NovaTestCase(integrated_helpers.ProviderUsageBaseTestCase):
         return self._start_compute(name)
 
     def create_fabric(self, label, *hosts):
-        """An aggregate that carries ``hgs_fabric``."""
+        """An aggregate that carries ``hgs_fabric``; returns its id."""
         aggregate = self.api.post_aggregate(
             {"aggregate": {"name": label, "availability_zone": None}})
         self.api.post_aggregate_action(
             aggregate["id"], {"set_metadata": {"metadata": {"hgs_fabric": label}}})
         for host in hosts:
             self.api.add_host_to_aggregate(aggregate["id"], host)
+        return aggregate["id"]
 
     def create_image(self, number=1, **properties):
         """An image with these properties; returns its id."""
