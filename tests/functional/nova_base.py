@@ -117,11 +117,11 @@ class NovaTestCase(integrated_helpers.ProviderUsageBaseTestCase):
             "min_disk": 0, "properties": properties})
         return identifier
 
-    def boot(self, image, flavor=None, expected="ACTIVE"):
+    def boot(self, image, flavor=None, expected="ACTIVE", zone=None):
         """Boot a server; returns it as the API shows it."""
         # Nova's helper would take the first of all flavors, and ids of new ones are random.
         server = self._build_server(
-            image_uuid=image, flavor_id=flavor or self.PLAIN_FLAVOR, networks="none")
+            image_uuid=image, flavor_id=flavor or self.PLAIN_FLAVOR, networks="none", az=zone)
         server = self.api.post_server({"server": server})
         return self._wait_for_state_change(server, expected)
 
