@@ -6,6 +6,7 @@ An adapter: it turns Nova's objects into the policy's values and the policy's an
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -58,9 +59,9 @@ class GuardedHostFilter(filters.BaseHostFilter):
         :raises nova.exception.NoValidHost: with a reason for the user, when the request is refused
             or when none of the hosts fits.
         """
-        hosts = list(filter_obj_list)
         with decision.only_no_valid_host(spec_obj.instance_uuid):
             asked = decision.decide(spec_obj)
+            hosts = list(filter_obj_list)
             if not asked.request.vtpm:
                 return hosts
             return _fitting(hosts, spec_obj.instance_uuid, asked)
@@ -74,39 +75,46 @@ class GuardedHostFilter(filters.BaseHostFilter):
 
 
 def _fitting(hosts: list[Any], instance_uuid: str, asked: decision.Decision) -> list[Any]:
-    kinds = host_kinds.of(hosts)
-    facts = {kind: kind.facts() for kind in set(kinds)}
-    mixed = policy.mixed_fabrics(facts.values())
-    reasons = {kind: policy.misfit(
+    kinds, facts = host_kinds.sort(hosts)
+    mixed = policy.mixed_fabrics(facts)
+    reasons = [policy.misfit(
         of_kind, asked.home, CONF.vtpm_scheduling.require_fabric_aggregate, mixed)
-        for kind, of_kind in facts.items()}
-    fitting = [host for host, kind in zip(hosts, kinds) if reasons[kind] is None]
-    _log(instance_uuid, hosts, [reasons[kind] for kind in kinds])
+        for of_kind in facts]
+    fitting = hosts
+    if any(reasons):
+        fits = [reason is None for reason in reasons]
+        fitting = list(itertools.compress(hosts, map(fits.__getitem__, kinds)))
+    _log(instance_uuid, hosts, kinds, reasons)
     _PROBLEMS.update_fabrics(
         policy.mixed_sentence(label, thumbprints) for label, thumbprints in mixed.items())
     if hosts and not fitting:
         raise nova_exception.NoValidHost(reason=policy.no_host_sentence(
-            asked.request, [reason for reason in reasons.values() if reason is not None]))
+            asked.request, [reason for reason in reasons if reason is not None]))
     return fitting
 
 
-def _log(instance_uuid: str, hosts: list[Any], reasons: list[policy.Misfit | None]) -> None:
+def _log(instance_uuid: str, hosts: list[Any], kinds: list[int],
+         reasons: list[policy.Misfit | None]) -> None:
     """Totals, a line a host at debug level, and what the operator has to set right."""
+    counts = collections.Counter(kinds)
     totals: collections.Counter[str] = collections.Counter()
-    problems = {}
-    for host, reason in zip(hosts, reasons):
+    for kind, reason in enumerate(reasons):
         if reason is not None:
-            totals[reason.total_name] += 1
-            if reason.code in _LOGGED_ONCE:
-                problems[host.host] = reason.sentence
+            totals[reason.total_name] += counts[kind]
     LOG.info("Instance %s with a vTPM: %d of %d hosts fit%s", instance_uuid,
              len(hosts) - sum(totals.values()), len(hosts), "".join(
                  ", %s: %d" % total for total in sorted(totals.items())))
     if LOG.isEnabledFor(logging.DEBUG):
-        for host, reason in zip(hosts, reasons):
+        for host, kind in zip(hosts, kinds):
+            reason = reasons[kind]
             if reason is None:
                 LOG.debug("Host %s can run instance %s with a vTPM", host.host, instance_uuid)
             else:
                 LOG.debug("Host %s cannot run instance %s with a vTPM: %s",
                           host.host, instance_uuid, reason.sentence)
-    _PROBLEMS.update_hosts((host.host for host in hosts), problems)
+    wrong = {kind: reason.sentence for kind, reason in enumerate(reasons)
+             if reason is not None and reason.code in _LOGGED_ONCE}
+    _PROBLEMS.update_hosts(
+        (host.host for host in hosts),
+        {host.host: wrong[kind] for host, kind in zip(hosts, kinds) if kind in wrong}
+        if wrong else {})

@@ -6,44 +6,42 @@ into a tuple, without making a value of it, and the policy is asked once a kind.
 
 from __future__ import annotations
 
+import collections
+import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from vtpm_scheduling import policy
 
 _NO_LABELS: frozenset[str] = frozenset()
 
 
-class Kind(NamedTuple):
-    """What the policy looks at of a host, as Nova's HostState has it."""
-
-    hypervisor_type: str | None
-    hypervisor_version: int | None
-    stats: tuple[str | None, ...]
-    fabric_labels: frozenset[str]
-
-    def facts(self) -> policy.HostFacts:
-        """The same for the policy."""
-        stats = {name: value for name, value in zip(policy.DECISIVE_STATS, self.stats)
-                 if value is not None}
-        return policy.HostFacts(
-            hypervisor_type=self.hypervisor_type, hypervisor_version=self.hypervisor_version,
-            report=policy.HostReport.from_stats(stats), fabric_labels=self.fabric_labels)
-
-
-def of(hosts: Sequence[Any]) -> list[Kind]:
-    """The kind of each host, in the order of the hosts.
+def sort(hosts: Sequence[Any]) -> tuple[list[int], list[policy.HostFacts]]:
+    """The kind of each host, and what the kinds are.
 
     :param hosts: Nova's HostState objects.
+    :returns: for each host, in their order, its kind: a position in the list that follows.
     """
     labels = _labels_by_name(hosts)
-    kinds = []
-    for host in hosts:
-        stat = (host.stats or {}).get
-        kinds.append(Kind(host.hypervisor_type, host.hypervisor_version,
-                          tuple([stat(name) for name in policy.DECISIVE_STATS]),
-                          labels.get(host.host, _NO_LABELS)))
-    return kinds
+    version, guarded, attestation, fabric = policy.DECISIVE_STATS
+    kinds: dict[tuple[Any, ...], int] = collections.defaultdict(itertools.count().__next__)
+    # Written out: a call or a loop for each host would cost as much again as all of this.
+    of_hosts = [
+        kinds[host.hypervisor_type, host.hypervisor_version, labels.get(host.host, _NO_LABELS),
+              (stats := host.stats or {}).get(version), stats.get(guarded),
+              stats.get(attestation), stats.get(fabric)]
+        for host in hosts]
+    return of_hosts, [_facts(*kind) for kind in kinds]
+
+
+def _facts(hypervisor_type: str | None, hypervisor_version: int | None,
+           fabric_labels: frozenset[str], *stats: str | None) -> policy.HostFacts:
+    return policy.HostFacts(
+        hypervisor_type=hypervisor_type, hypervisor_version=hypervisor_version,
+        report=policy.HostReport.from_stats(
+            {name: value for name, value in zip(policy.DECISIVE_STATS, stats)
+             if value is not None}),
+        fabric_labels=fabric_labels)
 
 
 def _labels_by_name(hosts: Sequence[Any]) -> dict[str, frozenset[str]]:
@@ -58,7 +56,8 @@ def _labels_by_name(hosts: Sequence[Any]) -> dict[str, frozenset[str]]:
         if label is None:
             continue
         named = dict.fromkeys(aggregate.hosts or (), frozenset({label}))
-        for name in labels.keys() & named.keys():
-            named[name] |= labels[name]
+        if not labels.keys().isdisjoint(named):
+            for name in labels.keys() & named.keys():
+                named[name] |= labels[name]
         labels.update(named)
     return labels

@@ -59,23 +59,27 @@ def one_by_one(state):
 def test_same_answer_as_one_by_one(described, require_aggregate, home):
     states = host_states(described)
     mixed = policy.mixed_fabrics(map(one_by_one, states))
-    kinds = host_kinds.of(states)
+    kinds, facts = host_kinds.sort(states)
     assert len(kinds) == len(states)
-    assert policy.mixed_fabrics(kind.facts() for kind in set(kinds)) == mixed
+    assert set(kinds) == set(range(len(facts)))
+    assert policy.mixed_fabrics(facts) == mixed
     for state, kind in zip(states, kinds):
-        assert (policy.misfit(kind.facts(), home, require_aggregate, mixed)
+        assert (policy.misfit(facts[kind], home, require_aggregate, mixed)
                 == policy.misfit(one_by_one(state), home, require_aggregate, mixed))
 
 
 def test_hosts_alike_are_one_kind():
     stats = policy.HostReport(True, 100, "2026-01-01T00:00:00", "ab").to_stats()
     later = policy.HostReport(True, 100, "2026-01-01T00:00:59", "ab").to_stats()
-    assert len(set(host_kinds.of(host_states([
-        ("hyperv", 10000, stats, {0, 3}), ("hyperv", 10000, later, {1})])))) == 1
+    kinds, facts = host_kinds.sort(host_states([
+        ("hyperv", 10000, stats, {0, 3}), ("hyperv", 10000, later, {1})]))
+    assert kinds == [0, 0]
+    assert facts == [policy.HostFacts(
+        "hyperv", 10000, policy.HostReport(True, 100, None, "ab"), frozenset({"one"}))]
 
 
 def test_an_aggregate_without_hosts():
     (state,) = host_states([("hyperv", 10000, {}, set())])
     state.aggregates.append(objects.Aggregate(id=9, metadata=METADATA[0], hosts=None))
-    (kind,) = host_kinds.of([state])
-    assert kind.fabric_labels == frozenset()
+    _, (facts,) = host_kinds.sort([state])
+    assert facts.fabric_labels == frozenset()
