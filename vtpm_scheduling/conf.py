@@ -24,6 +24,16 @@ Whether a host must be in a host aggregate that carries ``hgs_fabric`` to run se
 Service. A cloud that has a single fabric and no such aggregates may turn this off; hosts that do
 carry labels are then still kept apart by them.
 """),
+    cfg.BoolOpt(
+        "require_guarded_trait", default=True,
+        help="""
+Whether placement is asked for hosts with the trait ``CUSTOM_HYPERV_GUARDED_HOST`` where a server
+gets a vTPM.
+
+It spares the scheduler the hosts that cannot run such a server, and keeps placement's limit of
+candidates from hiding those that can. Turned off, the filter alone looks at the hosts, by what
+they report to Nova. A host that a server is forced to is checked in either case.
+"""),
 ]
 
 

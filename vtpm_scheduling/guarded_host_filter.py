@@ -6,21 +6,34 @@ An adapter: it turns Nova's objects into the policy's values and the policy's an
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
 import nova.conf
-from nova import context as nova_context
 from nova import exception as nova_exception
 from nova.scheduler import filters
-from nova.scheduler import utils as scheduler_utils
 from oslo_log import log as logging
 
-from vtpm_scheduling import conf, instance_facts, policy
+from vtpm_scheduling import (
+    conf,
+    decision,
+    host_kinds,
+    operator_log,
+    placement_filter,
+    policy,
+)
 
 CONF = nova.conf.CONF
 conf.register_opts(CONF)
 LOG = logging.getLogger(__name__)
+
+# Nova imports the filters that it is configured with, and nothing else of this package.
+placement_filter.register()
+
+# About hosts, never about requests: one filter serves all of them at once.
+_PROBLEMS = operator_log.Problems()
+_LOGGED_ONCE = (policy.MisfitCode.NO_FABRIC, policy.MisfitCode.SEVERAL_FABRICS)
 
 
 class GuardedHostFilter(filters.BaseHostFilter):
@@ -30,8 +43,7 @@ class GuardedHostFilter(filters.BaseHostFilter):
     and one that no host satisfies now, end in ``NoValidHost`` with the reason, which Nova shows as
     the server's fault.
 
-    Every failure becomes ``NoValidHost``: any other exception would leave a rebuild or an
-    evacuation stuck, and set a server to ERROR that was only to be live migrated.
+    Every failure becomes ``NoValidHost``; see :mod:`vtpm_scheduling.decision`.
     """
 
     RUN_ON_REBUILD = True
@@ -47,30 +59,12 @@ class GuardedHostFilter(filters.BaseHostFilter):
         :raises nova.exception.NoValidHost: with a reason for the user, when the request is refused
             or when none of the hosts fits.
         """
-        hosts = list(filter_obj_list)
-        try:
-            return self._filter(hosts, spec_obj)
-        except nova_exception.NoValidHost:
-            raise
-        except instance_facts.InstanceRecordMissing:
-            LOG.info("No record of instance %s: it is being deleted", spec_obj.instance_uuid)
-            raise nova_exception.NoValidHost(
-                reason="The server's records are gone: it is being deleted.") from None
-        except Exception:  # see the class: Nova mishandles any other
-            LOG.exception("Hosts for instance %s could not be chosen", spec_obj.instance_uuid)
-            raise nova_exception.NoValidHost(
-                reason="Whether the server asks for a vTPM, or which host fits, could not be read: "
-                       "try again, and tell the administrator if it lasts.") from None
-
-    def _filter(self, hosts: list[Any], spec_obj: Any) -> list[Any]:
-        request, home = self._read(spec_obj)
-        if isinstance(request, policy.Refusal):
-            LOG.info("Instance %s is refused (%s): %s",
-                     spec_obj.instance_uuid, request.code.value, request.sentence)
-            raise nova_exception.NoValidHost(reason=request.sentence)
-        if not request.vtpm:
-            return hosts
-        return self._fitting(hosts, spec_obj.instance_uuid, request, home)
+        with decision.only_no_valid_host(spec_obj.instance_uuid):
+            asked = decision.decide(spec_obj)
+            hosts = list(filter_obj_list)
+            if not asked.request.vtpm:
+                return hosts
+            return _fitting(hosts, spec_obj.instance_uuid, asked)
 
     def host_passes(self, host_state: Any, filter_properties: Any) -> bool:
         """One host only; Nova itself calls :meth:`filter_all`."""
@@ -79,47 +73,48 @@ class GuardedHostFilter(filters.BaseHostFilter):
         except nova_exception.NoValidHost:
             return False
 
-    @staticmethod
-    def _read(spec_obj: Any) -> tuple[policy.VtpmRequest | policy.Refusal, policy.Home | None]:
-        context = getattr(spec_obj, "_context", None) or nova_context.get_admin_context()
-        facts = instance_facts.load(context, spec_obj.instance_uuid)
-        flavor = spec_obj.flavor
-        extra_specs = (flavor.extra_specs or {}) if "extra_specs" in flavor else {}
-        # A rebuild makes a new virtual machine with a new TPM on the host where it is.
-        if not facts.has_vtpm or scheduler_utils.request_is_rebuild(spec_obj):
-            return policy.decide(facts.image_properties, extra_specs), None
-        return (policy.decide_existing(extra_specs),
-                policy.Home(fabric_thumbprint=facts.fabric_thumbprint))
 
-    @staticmethod
-    def _fitting(hosts: list[Any], instance_uuid: str, request: policy.VtpmRequest,
-                 home: policy.Home | None) -> list[Any]:
-        require_aggregate = CONF.vtpm_scheduling.require_fabric_aggregate
-        fitting = []
-        reasons: collections.Counter[policy.MisfitCode] = collections.Counter()
-        for host in hosts:
-            reason = policy.misfit(host_facts(host), home, require_aggregate)
+def _fitting(hosts: list[Any], instance_uuid: str, asked: decision.Decision) -> list[Any]:
+    kinds, facts = host_kinds.sort(hosts)
+    mixed = policy.mixed_fabrics(facts)
+    reasons = [policy.misfit(
+        of_kind, asked.home, CONF.vtpm_scheduling.require_fabric_aggregate, mixed)
+        for of_kind in facts]
+    fitting = hosts
+    if any(reasons):
+        fits = [reason is None for reason in reasons]
+        fitting = list(itertools.compress(hosts, map(fits.__getitem__, kinds)))
+    _log(instance_uuid, hosts, kinds, reasons)
+    _PROBLEMS.update_fabrics(
+        policy.mixed_sentence(label, thumbprints) for label, thumbprints in mixed.items())
+    if hosts and not fitting:
+        raise nova_exception.NoValidHost(reason=policy.no_host_sentence(
+            asked.request, [reason for reason in reasons if reason is not None]))
+    return fitting
+
+
+def _log(instance_uuid: str, hosts: list[Any], kinds: list[int],
+         reasons: list[policy.Misfit | None]) -> None:
+    """Totals, a line a host at debug level, and what the operator has to set right."""
+    counts = collections.Counter(kinds)
+    totals: collections.Counter[str] = collections.Counter()
+    for kind, reason in enumerate(reasons):
+        if reason is not None:
+            totals[reason.total_name] += counts[kind]
+    LOG.info("Instance %s with a vTPM: %d of %d hosts fit%s", instance_uuid,
+             len(hosts) - sum(totals.values()), len(hosts), "".join(
+                 ", %s: %d" % total for total in sorted(totals.items())))
+    if LOG.isEnabledFor(logging.DEBUG):
+        for host, kind in zip(hosts, kinds):
+            reason = reasons[kind]
             if reason is None:
-                fitting.append(host)
                 LOG.debug("Host %s can run instance %s with a vTPM", host.host, instance_uuid)
             else:
-                reasons[reason.code] += 1
                 LOG.debug("Host %s cannot run instance %s with a vTPM: %s",
                           host.host, instance_uuid, reason.sentence)
-        LOG.info("Instance %s with a vTPM: %d of %d hosts fit%s", instance_uuid, len(fitting),
-                 len(hosts), "".join(", %s: %d" % (code.value, count)
-                                     for code, count in sorted(reasons.items())))
-        if hosts and not fitting:
-            raise nova_exception.NoValidHost(reason=policy.no_host_sentence(request, reasons))
-        return fitting
-
-
-def host_facts(host_state: Any) -> policy.HostFacts:
-    """Nova's HostState as the policy sees a host."""
-    return policy.HostFacts(
-        hypervisor_type=host_state.hypervisor_type,
-        hypervisor_version=host_state.hypervisor_version,
-        report=policy.HostReport.from_stats(host_state.stats or {}),
-        fabric_labels=frozenset(
-            aggregate.metadata[policy.AGGREGATE_FABRIC] for aggregate in host_state.aggregates
-            if policy.AGGREGATE_FABRIC in aggregate.metadata))
+    wrong = {kind: reason.sentence for kind, reason in enumerate(reasons)
+             if reason is not None and reason.code in _LOGGED_ONCE}
+    _PROBLEMS.update_hosts(
+        (host.host for host in hosts),
+        {host.host: wrong[kind] for host, kind in zip(hosts, kinds) if kind in wrong}
+        if wrong else {})

@@ -25,6 +25,7 @@ import dataclasses
 import enum
 import re
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 # How Nova names an image's properties in an instance's system metadata.
 _SYSTEM_METADATA_PREFIX = "image_"
@@ -64,6 +65,8 @@ NOVA_VALUE_LENGTH = 255
 MIN_HYPERVISOR_VERSION = 10000
 
 AGGREGATE_FABRIC = "hgs_fabric"
+# The trait of hosts that placement is asked for; hosts report it and take it back.
+TRAIT_GUARDED_HOST = "CUSTOM_HYPERV_GUARDED_HOST"
 
 # The mark in an instance's system metadata that it has a vTPM, written by vtpm_compute before the
 # virtual machine first starts. Without Nova's "image_" prefix, so that a rebuild keeps it apart
@@ -79,8 +82,10 @@ _SECRET_URL = re.compile(
 _QUOTED = 44
 # What compute-hyperv's own flow takes (os_win.constants.VTPM_SUPPORTED_OS).
 _PDK_OS_TYPE = "windows"
-# How many kinds of reason a tenant reads: more would be cut in the middle.
+# How many kinds of reason a tenant reads, and of attestation in one of them: more would be cut in
+# the middle.
 _KINDS_SHOWN = 3
+_ATTESTATIONS_SHOWN = 2
 
 
 class RefusalCode(str, enum.Enum):
@@ -104,6 +109,7 @@ class RefusalCode(str, enum.Enum):
     SHIELDED_WITHOUT_KEYS = "shielded_without_keys"
     OTHER_HYPERVISOR = "other_hypervisor"
     OTHER_ARCHITECTURE = "other_architecture"
+    VTPM_NOT_ADDED = "vtpm_not_added"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,6 +257,25 @@ def decide_existing(extra_specs: Mapping[str, str]) -> VtpmRequest | Refusal:
     return refusal or EXISTING_VTPM
 
 
+def decide_unmarked(image_properties: Mapping[str, str], old_extra_specs: Mapping[str, str],
+                    new_extra_specs: Mapping[str, str]) -> VtpmRequest | Refusal:
+    """What a server without the mark of a vTPM asks for on a move: no resize adds a vTPM.
+
+    :param image_properties: of the server's image.
+    :param old_extra_specs: of the flavor that it was made with.
+    :param new_extra_specs: of the flavor that it moves with.
+    """
+    request = decide(image_properties, new_extra_specs)
+    if isinstance(request, Refusal) or not request.vtpm:
+        return request
+    before = decide(image_properties, old_extra_specs)
+    if isinstance(before, VtpmRequest) and not before.vtpm:
+        return Refusal(RefusalCode.VTPM_NOT_ADDED, (
+            "The server has no vTPM, and a resize does not add one (%s): choose another flavor, "
+            "or make a new server." % request.asked_by))
+    return request
+
+
 def decide(image_properties: Mapping[str, str],
            extra_specs: Mapping[str, str]) -> VtpmRequest | Refusal:
     """What an image and a flavor ask for together.
@@ -396,6 +421,8 @@ STAT_GUARDED = "hyperv_guarded"
 STAT_ATTESTATION = "hyperv_attestation_status"
 STAT_READ_AT = "hyperv_attestation_read_at"
 STAT_FABRIC = "hyperv_fabric_thumbprint"
+# Those that :func:`misfit` looks at. The time of reading, which differs on each host, is not.
+DECISIVE_STATS = (STAT_VERSION, STAT_GUARDED, STAT_ATTESTATION, STAT_FABRIC)
 
 REPORT_VERSION = 1
 
@@ -485,6 +512,7 @@ class MisfitCode(str, enum.Enum):
     NO_FABRIC_GUARDIAN = "no_fabric_guardian"
     NO_FABRIC = "no_fabric"
     SEVERAL_FABRICS = "several_fabrics"
+    MIXED_FABRIC = "mixed_fabric"
     OTHER_FABRIC = "other_fabric"
 
 
@@ -497,6 +525,7 @@ _FOR_TENANTS = {
     MisfitCode.NO_FABRIC_GUARDIAN: "hosts lack their fabric's guardian",
     MisfitCode.NO_FABRIC: "hosts belong to no fabric",
     MisfitCode.SEVERAL_FABRICS: "hosts belong to more than one fabric",
+    MisfitCode.MIXED_FABRIC: "hosts' fabric mixes guardians",
     MisfitCode.OTHER_FABRIC: "hosts belong to another fabric than the server",
 }
 
@@ -509,6 +538,18 @@ _ATTESTATION_MEANING = {
     Attestation.HOST_NOT_AUTHORISED: "the host is not authorised by the attestation server",
     Attestation.TPM_ERROR: "attestation failed with a TPM error",
     Attestation.INSECURE_CONFIGURATION: "attestation refused an insecure host configuration",
+}
+
+# The same for a tenant and in totals, where it is short. A host that passed and is not guarded,
+# and one that knows no status, have no kind.
+_ATTESTATION_KINDS: Mapping[int | None, str] = {
+    Attestation.NOT_CONFIGURED: "attestation not configured",
+    Attestation.NOT_ATTEMPTED: "not attested yet",
+    Attestation.PASSED_CERTIFICATE_EXPIRED: "attestation expired",
+    Attestation.RETRIABLE_ERROR: "attestation is retried",
+    Attestation.HOST_NOT_AUTHORISED: "not authorised",
+    Attestation.TPM_ERROR: "TPM error",
+    Attestation.INSECURE_CONFIGURATION: "insecure configuration",
 }
 
 
@@ -533,20 +574,28 @@ class Misfit:
 
     :ivar code: the first rule that failed.
     :ivar sentence: for the operator's log; says nothing of which host it is.
+    :ivar attestation: what kind of attestation failed, in a few words; '' where that is not it.
     """
 
     code: MisfitCode
     sentence: str
+    attestation: str = ""
+
+    @property
+    def total_name(self) -> str:
+        """What totals count it under."""
+        return self.code.value + (" (%s)" % self.attestation if self.attestation else "")
 
 
-def misfit(host: HostFacts, home: Home | None = None,
-           require_fabric_aggregate: bool = True) -> Misfit | None:
+def misfit(host: HostFacts, home: Home | None = None, require_fabric_aggregate: bool = True,
+           mixed: Mapping[str, Iterable[str]] = MappingProxyType({})) -> Misfit | None:
     """Why a host cannot run an instance that gets a vTPM.
 
     :param host: the host.
     :param home: for an instance that already has a vTPM, the fabric it belongs to.
     :param require_fabric_aggregate: whether the host must be in an aggregate with ``hgs_fabric``;
         an operator who has one fabric and no aggregates turns it off.
+    :param mixed: the fabrics that mix guardians, from :func:`mixed_fabrics`.
     :returns: the first reason, in the order of :class:`MisfitCode`; None when the host fits.
     """
     if (host.hypervisor_type or "").lower() != HYPERV:
@@ -561,17 +610,52 @@ def misfit(host: HostFacts, home: Home | None = None,
         return Misfit(MisfitCode.NO_REPORT, "it reports no vTPM support: the vTPM driver does not "
                                             "run there")
     if not report.guarded:
-        return Misfit(MisfitCode.NOT_GUARDED, "it is not guarded: %s"
-                      % attestation_meaning(report.attestation_status))
+        status = report.attestation_status
+        return Misfit(
+            MisfitCode.NOT_GUARDED, "it is not guarded: %s" % attestation_meaning(status),
+            _ATTESTATION_KINDS.get(status, ""))
     if not report.fabric_thumbprint:
         return Misfit(MisfitCode.NO_FABRIC_GUARDIAN,
                       "its guardian store does not hold the fabric's guardian")
+    return _misfit_of_fabric(host, report, home, require_fabric_aggregate, mixed)
+
+
+def _misfit_of_fabric(host: HostFacts, report: HostReport, home: Home | None,
+                      require_fabric_aggregate: bool,
+                      mixed: Mapping[str, Iterable[str]]) -> Misfit | None:
+    labels = ", ".join(sorted(host.fabric_labels))
     if len(host.fabric_labels) > 1:
         return Misfit(MisfitCode.SEVERAL_FABRICS, "its aggregates carry %s=%s: a host belongs to "
-                      "one fabric" % (AGGREGATE_FABRIC, ", ".join(sorted(host.fabric_labels))))
+                      "one fabric" % (AGGREGATE_FABRIC, labels))
     if require_fabric_aggregate and not host.fabric_labels:
         return Misfit(MisfitCode.NO_FABRIC, "none of its aggregates carries %s" % AGGREGATE_FABRIC)
+    if labels in mixed:
+        return Misfit(MisfitCode.MIXED_FABRIC, mixed_sentence(labels, mixed[labels]))
     return _misfit_of_home(host, report, home)
+
+
+def mixed_fabrics(hosts: Iterable[HostFacts]) -> dict[str, tuple[str, ...]]:
+    """The fabrics whose hosts do not all have one guardian.
+
+    A label is the operator's word, the thumbprint is what the host holds. A host with several
+    labels is left out: it is refused anyway, and says nothing of either fabric.
+
+    :returns: by label, the thumbprints, in order.
+    """
+    found: dict[str, set[str]] = {}
+    for host in hosts:
+        if host.report is not None and host.report.fabric_thumbprint \
+                and len(host.fabric_labels) == 1:
+            (label,) = host.fabric_labels
+            found.setdefault(label, set()).add(host.report.fabric_thumbprint)
+    return {label: tuple(sorted(thumbprints)) for label, thumbprints in found.items()
+            if len(thumbprints) > 1}
+
+
+def mixed_sentence(label: str, thumbprints: Iterable[str]) -> str:
+    """What is wrong with a fabric that mixes guardians, for the operator."""
+    return "the hosts in aggregates with %s=%s have different guardians: %s" % (
+        AGGREGATE_FABRIC, label, ", ".join(thumbprints))
 
 
 def _misfit_of_home(host: HostFacts, report: HostReport, home: Home | None) -> Misfit | None:
@@ -590,14 +674,21 @@ def _misfit_of_home(host: HostFacts, report: HostReport, home: Home | None) -> M
     return None
 
 
-def no_host_sentence(request: VtpmRequest, codes: Iterable[MisfitCode]) -> str:
+def no_host_sentence(request: VtpmRequest, misfits: Iterable[Misfit]) -> str:
     """What a tenant reads when no host fits.
 
     :param request: what was asked for.
-    :param codes: the reasons of the hosts that were looked at.
+    :param misfits: the reasons of the hosts that were looked at.
     :returns: one sentence with each kind of reason once; the rule asked last, which is the
         nearest to a fit, comes first, and the farthest are left out.
     """
-    seen = set(codes)
-    kinds = [for_tenants(code) for code in reversed(MisfitCode) if code in seen][:_KINDS_SHOWN]
+    attestations: dict[MisfitCode, set[str]] = {}
+    for reason in misfits:
+        attestations.setdefault(reason.code, set()).update(filter(None, [reason.attestation]))
+    kinds = []
+    for code in [code for code in reversed(MisfitCode) if code in attestations][:_KINDS_SHOWN]:
+        shown = sorted(attestations[code])
+        kinds.append(for_tenants(code) + (
+            " (%s%s)" % (", ".join(shown[:_ATTESTATIONS_SHOWN]),
+                         ", ..." if shown[_ATTESTATIONS_SHOWN:] else "") if shown else ""))
     return "No host fits the vTPM (%s): %s." % (request.asked_by, "; ".join(kinds))

@@ -44,6 +44,14 @@ class ReportingFakeDriver(fake.MediumFakeDriver):
             resources["stats"] = report.to_stats()
         return resources
 
+    def update_provider_tree(self, provider_tree, nodename, allocations=None):
+        super().update_provider_tree(provider_tree, nodename, allocations=allocations)
+        report = self.REPORTS.get(nodename)
+        if report is not None and report.guarded and report.fabric_thumbprint:
+            provider_tree.add_traits(nodename, policy.TRAIT_GUARDED_HOST)
+        else:
+            provider_tree.remove_traits(nodename, policy.TRAIT_GUARDED_HOST)
+
 
 fixtures_in_threads.complete()
 
@@ -96,13 +104,14 @@ class NovaTestCase(integrated_helpers.ProviderUsageBaseTestCase):
         return self._start_compute(name)
 
     def create_fabric(self, label, *hosts):
-        """An aggregate that carries ``hgs_fabric``."""
+        """An aggregate that carries ``hgs_fabric``; returns its id."""
         aggregate = self.api.post_aggregate(
             {"aggregate": {"name": label, "availability_zone": None}})
         self.api.post_aggregate_action(
             aggregate["id"], {"set_metadata": {"metadata": {"hgs_fabric": label}}})
         for host in hosts:
             self.api.add_host_to_aggregate(aggregate["id"], host)
+        return aggregate["id"]
 
     def create_image(self, number=1, **properties):
         """An image with these properties; returns its id."""
@@ -113,11 +122,11 @@ class NovaTestCase(integrated_helpers.ProviderUsageBaseTestCase):
             "min_disk": 0, "properties": properties})
         return identifier
 
-    def boot(self, image, flavor=None, expected="ACTIVE"):
+    def boot(self, image, flavor=None, expected="ACTIVE", zone=None):
         """Boot a server; returns it as the API shows it."""
         # Nova's helper would take the first of all flavors, and ids of new ones are random.
         server = self._build_server(
-            image_uuid=image, flavor_id=flavor or self.PLAIN_FLAVOR, networks="none")
+            image_uuid=image, flavor_id=flavor or self.PLAIN_FLAVOR, networks="none", az=zone)
         server = self.api.post_server({"server": server})
         return self._wait_for_state_change(server, expected)
 

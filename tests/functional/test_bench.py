@@ -1,4 +1,4 @@
-"""The benchmark runs; what it measures is for people."""
+"""The benchmarks run; what they measure is for people."""
 import pathlib
 import subprocess
 import sys
@@ -17,3 +17,14 @@ def test_spawn_on_simulator():
     ways = done.stdout.splitlines()[:3]
     assert [" ms, " in way and "requests to WMI" in way for way in ways] == [True] * 3
     assert ["RSA key pairs" in way for way in ways] == [False, False, True]
+
+
+def test_filter_hosts():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.bench.filter_hosts", "1", "60"],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode in (0, 1), done.stdout + done.stderr[-4000:]
+    passed = {tuple(line.split()[:2]): line.split()[-3] for line in done.stdout.splitlines()
+              if line.startswith("GuardedHostFilter")}
+    assert passed == {("GuardedHostFilter", "nothing"): "60", ("GuardedHostFilter", "all"): "60",
+                      ("GuardedHostFilter", "half"): "30", ("GuardedHostFilter", "none"): "0"}

@@ -6,10 +6,11 @@ from tests.functional import nova_base  # isort: skip
 import types
 from unittest import mock
 
+import fixtures
 import oslo_db.exception
 from nova.tests.functional.api import client as api_client
 
-from vtpm_scheduling import instance_facts
+from vtpm_scheduling import guarded_host_filter, instance_facts, operator_log, policy
 
 GEN2 = {"hw_machine_type": "hyperv-gen2"}
 KEY = "2f6ac6a8-4e14-4e4c-a73d-069cbf4541e6"
@@ -19,6 +20,12 @@ OTHER_FABRIC = "cd" * 32
 class GuardedHostFilterTest(nova_base.NovaTestCase):
 
     reads_debug_log = frozenset({"test_a_marked_server_stays_with_its_guardian"})
+
+    def setUp(self):
+        super().setUp()
+        # One for the process, and so for all tests.
+        self.useFixture(fixtures.MockPatchObject(
+            guarded_host_filter, "_PROBLEMS", operator_log.Problems()))
 
     def refused(self, flavor=None, number=9, **properties):
         """The fault of a server that is refused."""
@@ -88,7 +95,8 @@ class GuardedHostFilterTest(nova_base.NovaTestCase):
         self.create_fabric("one", "unguarded")
         self.assertEqual(
             "No valid host was found. No host fits the vTPM (image property os_vtpm=required): "
-            "hosts are not guarded at present.", self.refused(os_vtpm="required", **GEN2))
+            "hosts are not guarded at present (not authorised).",
+            self.refused(os_vtpm="required", **GEN2))
 
     def test_lost_attestation_is_seen_at_the_next_report(self):
         self.start_host("guarded")
@@ -135,14 +143,65 @@ class GuardedHostFilterTest(nova_base.NovaTestCase):
         self.api.post_server_action(server["id"], {"migrate": None})
         self._wait_for_action_fail_completion(server, "migrate", "cold_migrate")
         self.assertEqual("a1", self.host_of(self.api.get_server(server["id"])))
-        self.assertIn("Host b1 cannot run instance %s" % server["id"], self.debug_log())
-        self.assertIn("the instance's vTPM belongs to", self.debug_log())
+        self.assertIn("Host b1 cannot run instance %s" % server["id"], self.log())
+        self.assertIn("the instance's vTPM belongs to", self.log())
         self.start_host("a2")
         self.create_fabric("one again", "a2")
         self._migrate_server(server)
         self.assertEqual("a2", self.host_of(self._confirm_resize(server)))
 
-    def debug_log(self):
+    def test_a_fabric_that_mixes_guardians_gets_no_servers(self):
+        for name, thumbprint in (("a1", "ab" * 32), ("a2", OTHER_FABRIC), ("b1", OTHER_FABRIC)):
+            self.start_host(name, thumbprint=thumbprint)
+        self.create_fabric("mixed", "a1", "a2")
+        self.assertIn("hosts' fabric mixes guardians", self.refused(os_vtpm="required", **GEN2))
+        self.create_fabric("two", "b1")
+        for number in range(3):
+            image = self.create_image(number, os_vtpm="required", **GEN2)
+            self.assertEqual("b1", self.host_of(self.boot(image)))
+        self.assertIn("1 of 3 hosts fit, mixed_fabric: 2", self.log())
+        self.assertEqual(1, self.log().count(
+            "hosts in aggregates with hgs_fabric=mixed have different guardians"))
+
+    def test_a_host_in_two_fabrics_or_none_is_logged_once(self):
+        for name in ("a-none", "b-two", "c-good"):
+            self.start_host(name)
+        self.create_fabric("one", "b-two", "c-good")
+        two = self.create_fabric("two", "b-two")
+        image = self.create_image(os_vtpm="required", **GEN2)
+        for _ in range(3):
+            self.assertEqual("c-good", self.host_of(self.boot(image)))
+        self.assertEqual(3, self.log().count(
+            "1 of 3 hosts fit, no_fabric: 1, several_fabrics: 1"))
+        self.assert_warned("a-none", 1)
+        self.assert_warned("b-two", 1)
+        self.api.post_aggregate_action(two, {"remove_host": {"host": "b-two"}})
+        self.boot(image)
+        self.api.add_host_to_aggregate(two, "b-two")
+        self.boot(image)
+        self.assert_warned("a-none", 1)
+        self.assert_warned("b-two", 2)
+
+    def assert_warned(self, host, times):
+        self.assertEqual(times, self.log().count(
+            "Host %s gets no servers with a vTPM: " % host))
+
+    def test_attestations_are_told_apart(self):
+        kinds = {0: "attestation not configured", 1: "not attested yet",
+                 200: "attestation expired", 300: "attestation is retried",
+                 301: "not authorised", 302: "TPM error", 303: "insecure configuration"}
+        self.start_host("host")
+        self.create_fabric("one", "host")
+        image = self.create_image(os_vtpm="required", **GEN2)
+        for status, kind in kinds.items():
+            nova_base.ReportingFakeDriver.REPORTS["host"] = policy.HostReport(
+                guarded=False, attestation_status=status, fabric_thumbprint="ab" * 32)
+            self._run_periodics()
+            self.assertIn("hosts are not guarded at present (%s)." % kind,
+                          self.boot(image, expected="ERROR")["fault"]["message"])
+            self.assertIn("0 of 1 hosts fit, not_guarded (%s): 1" % kind, self.log())
+
+    def log(self):
         return self.stdlog.logger.output
 
 

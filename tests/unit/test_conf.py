@@ -85,6 +85,7 @@ def test_sample_file():
     generator.generate(config, sample)
     text = sample.getvalue()
     for line in ("[vtpm_scheduling]", "[vtpm_compute]", "#require_fabric_aggregate = true",
+                 "#require_guarded_trait = true",
                  "#fabric_guardian = <None>", "#timeout = 30", "#auth = user",
                  "#max_parallel_requests = 6", "#auth_type = <None>", "#username = <None>",
                  "#application_credential_secret = <None>"):

@@ -184,7 +184,8 @@ def test_refusals(image, flavor, code, words):
 
 def test_every_refusal_has_a_case():
     cases = test_refusals.pytestmark[0].args[1]
-    assert {case[2] for case in cases} == {code.value for code in policy.RefusalCode}
+    assert {case[2] for case in cases} | {"vtpm_not_added"} == {
+        code.value for code in policy.RefusalCode}
 
 
 @pytest.mark.parametrize("value", [
@@ -284,13 +285,15 @@ def host(**changes):
     (with_report(fabric_thumbprint=None), None, "no_fabric_guardian", "guardian store"),
     (host(fabric_labels=frozenset()), None, "no_fabric", "hgs_fabric"),
     (host(fabric_labels=frozenset({"one", "two"})), None, "several_fabrics", "one, two"),
+    (host(fabric_labels=frozenset({"mixed"})), None, "mixed_fabric", "hgs_fabric=mixed"),
+    (host(fabric_labels=frozenset({"mixed"})), policy.Home(THUMBPRINT), "mixed_fabric", "ab, cd"),
     (GOOD, policy.Home(fabric_thumbprint="cd" * 32), "other_fabric", "cd" * 32),
     (GOOD, policy.Home(THUMBPRINT, fabric_label="two"), "other_fabric", "two"),
     (GOOD, policy.Home(None, "two"), "other_fabric", "two"),
     (GOOD, policy.Home(), "other_fabric", "not known"),
 ])
 def test_misfits(facts, home, code, words):
-    reason = policy.misfit(facts, home)
+    reason = policy.misfit(facts, home, mixed={"mixed": ["ab", "cd"]})
     assert reason.code.value == code
     assert words in reason.sentence
 
@@ -340,21 +343,99 @@ def test_anything_but_true_is_not_guarded():
         assert not policy.HostReport.from_stats(stats).guarded
 
 
+@hypothesis.given(st.dictionaries(st.sampled_from(policy.DECISIVE_STATS),
+                                  st.sampled_from(["1", "True", "100", "301", "ab", ""])),
+                  st.text(), st.sampled_from([None, policy.Home("ab"), policy.Home(None, "one")]))
+def test_only_the_decisive_stats_decide(stats, other, home):
+    def reason(**more):
+        return policy.misfit(host(report=policy.HostReport.from_stats(dict(stats, **more))), home)
+    assert reason() == reason(hyperv_attestation_read_at=other, num_instances=other)
+
+
 def test_attestation_meanings():
     for status in policy.Attestation:
         assert str(int(status)) in policy.attestation_meaning(status)
 
 
+def test_every_failed_attestation_is_told_apart():
+    request = policy.decide(VTPM, {})
+    failed = [status for status in policy.Attestation if status != policy.Attestation.PASSED]
+    reasons = [policy.misfit(with_report(guarded=False, attestation_status=int(status)))
+               for status in failed]
+    for seen in ({reason.sentence for reason in reasons},
+                 {reason.total_name for reason in reasons},
+                 {policy.no_host_sentence(request, [reason]) for reason in reasons}):
+        assert len(seen) == len(failed) == 7
+    for status in (None, 77, 100):
+        reason = policy.misfit(with_report(guarded=False, attestation_status=status))
+        assert reason.total_name == "not_guarded"
+        assert "at present." in policy.no_host_sentence(request, [reason])
+
+
+def a_misfit(code, attestation=""):
+    return policy.Misfit(policy.MisfitCode(code), "", attestation)
+
+
 def test_what_a_tenant_reads():
     request = policy.decide(VTPM, {})
     sentence = policy.no_host_sentence(request, [
-        policy.MisfitCode.TOO_OLD, policy.MisfitCode.NOT_GUARDED, policy.MisfitCode.TOO_OLD])
+        a_misfit("too_old"), a_misfit("not_guarded", "TPM error"), a_misfit("too_old"),
+        a_misfit("not_guarded"), a_misfit("not_guarded", "attestation expired")])
     assert sentence == (
         "No host fits the vTPM (image property os_vtpm=required): hosts are not guarded at "
-        "present; hosts run a Hyper-V older than 10.0.")
-    for count in range(1, len(policy.MisfitCode) + 1):
-        for codes in itertools.combinations(policy.MisfitCode, count):
-            assert len(NOVA_PREFIX + policy.no_host_sentence(request, codes)) <= NOVA_FAULT
+        "present (TPM error, attestation expired); hosts run a Hyper-V older than 10.0.")
+
+
+def test_what_a_tenant_reads_is_never_cut():
+    kinds = sorted(policy._ATTESTATION_KINDS.values(), key=len)
+    for request in (policy.decide(VTPM, {}), policy.EXISTING_VTPM, policy.decide(
+            SHIELDABLE, {"os:shielded_vm": "required"})):
+        for count in range(1, len(policy.MisfitCode) + 1):
+            for codes in itertools.combinations(policy.MisfitCode, count):
+                misfits = [a_misfit(code) for code in codes]
+                if policy.MisfitCode.NOT_GUARDED in codes:
+                    misfits += [a_misfit("not_guarded", kind) for kind in kinds]
+                sentence = policy.no_host_sentence(request, misfits)
+                assert len(NOVA_PREFIX + sentence) <= NOVA_FAULT, sentence
+                assert ("..." in sentence) is ("not guarded" in sentence)
+
+
+def test_a_fabric_that_mixes_guardians():
+    other = with_report(fabric_thumbprint="cd" * 32)
+    elsewhere = policy.HostFacts("hyperv", 10000, other.report, frozenset({"two"}))
+    assert policy.mixed_fabrics([GOOD, GOOD, elsewhere]) == {}
+    assert policy.mixed_fabrics([other, GOOD, elsewhere]) == {
+        "one": (THUMBPRINT, "cd" * 32)}
+    # A host that is not guarded at present has its guardian all the same.
+    assert policy.mixed_fabrics([GOOD, with_report(
+        guarded=False, fabric_thumbprint="cd" * 32)]) != {}
+
+
+@pytest.mark.parametrize("says_nothing", [
+    host(report=None), with_report(fabric_thumbprint=None),
+    policy.HostFacts("hyperv", 10000, with_report(fabric_thumbprint="cd" * 32).report,
+                     frozenset({"one", "two"})),
+    policy.HostFacts("hyperv", 10000, with_report(fabric_thumbprint="cd" * 32).report)])
+def test_who_says_nothing_of_a_fabric(says_nothing):
+    assert policy.mixed_fabrics([GOOD, says_nothing]) == {}
+
+
+@pytest.mark.parametrize(("image", "old", "new", "expected"), [
+    ({}, {}, {}, False),
+    (GEN2, {}, {"os:vtpm": "required"}, "vtpm_not_added"),
+    (dict(GEN2, os_vtpm="optional"), {"os:vtpm": "optional"}, {"os:vtpm": "required"},
+     "vtpm_not_added"),
+    (GEN2, {"os:vtpm": "required"}, {"os:vtpm": "required"}, True),
+    (VTPM, {}, {}, True),
+    (VTPM, {}, {"os:vtpm": "disabled"}, "contradiction"),
+])
+def test_a_move_of_a_server_without_the_mark(image, old, new, expected):
+    answer = policy.decide_unmarked(image, old, new)
+    if isinstance(expected, str):
+        assert answer.code.value == expected
+        assert len(NOVA_PREFIX + answer.sentence) <= NOVA_FAULT
+    else:
+        assert answer.vtpm is expected
 
 
 @pytest.mark.parametrize("value", [None, "optional", "required"])

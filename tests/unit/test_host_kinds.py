@@ -1,0 +1,85 @@
+"""Many hosts at once: the same answer as one by one."""
+
+import hypothesis
+from hypothesis import strategies as st
+from nova import objects
+from nova.scheduler import host_manager
+
+from vtpm_scheduling import host_kinds, policy
+
+objects.register_all()
+
+STATS = st.fixed_dictionaries({}, optional={
+    policy.STAT_VERSION: st.sampled_from(["1", "2", "0", "x"]),
+    policy.STAT_GUARDED: st.sampled_from(["True", "False", "true"]),
+    policy.STAT_ATTESTATION: st.sampled_from(["100", "301", "", "77"]),
+    policy.STAT_FABRIC: st.sampled_from(["ab" * 32, "cd" * 32, ""]),
+    policy.STAT_READ_AT: st.text(max_size=3),
+    "num_instances": st.text(max_size=3)})
+HOSTS = st.lists(st.tuples(
+    st.sampled_from(["hyperv", "HyperV", "QEMU", None]),
+    st.sampled_from([6003, 10000, 11000, None]),
+    st.one_of(st.none(), STATS),
+    # Of the aggregates below.
+    st.sets(st.integers(0, 4))), max_size=12)
+METADATA = [{"hgs_fabric": "one"}, {"hgs_fabric": "one", "ssd": "true"}, {"hgs_fabric": "two"},
+            {"ssd": "true"}, {}]
+
+
+def host_states(described):
+    """Nova's own, with aggregates as its host manager gives them."""
+    states = []
+    for number, (hypervisor_type, version, stats, _) in enumerate(described):
+        state = host_manager.HostState("host%d" % number, "node%d" % number, "cell")
+        state.hypervisor_type, state.hypervisor_version = hypervisor_type, version
+        state.stats = stats
+        states.append(state)
+    for number, metadata in enumerate(METADATA):
+        members = [state for state, (*_, in_aggregates) in zip(states, described)
+                   if number in in_aggregates]
+        aggregate = objects.Aggregate(
+            id=number, name="aggregate%d" % number, metadata=metadata,
+            hosts=[state.host for state in members])
+        for state in members:
+            state.aggregates.append(aggregate)
+    return states
+
+
+def one_by_one(state):
+    """A host as the policy sees it, read by itself."""
+    return policy.HostFacts(
+        state.hypervisor_type, state.hypervisor_version,
+        policy.HostReport.from_stats(state.stats or {}),
+        frozenset(aggregate.metadata["hgs_fabric"] for aggregate in state.aggregates
+                  if "hgs_fabric" in aggregate.metadata))
+
+
+@hypothesis.given(HOSTS, st.booleans(), st.sampled_from([
+    None, policy.Home("ab" * 32), policy.Home(None, "one"), policy.Home()]))
+def test_same_answer_as_one_by_one(described, require_aggregate, home):
+    states = host_states(described)
+    mixed = policy.mixed_fabrics(map(one_by_one, states))
+    kinds, facts = host_kinds.sort(states)
+    assert len(kinds) == len(states)
+    assert set(kinds) == set(range(len(facts)))
+    assert policy.mixed_fabrics(facts) == mixed
+    for state, kind in zip(states, kinds):
+        assert (policy.misfit(facts[kind], home, require_aggregate, mixed)
+                == policy.misfit(one_by_one(state), home, require_aggregate, mixed))
+
+
+def test_hosts_alike_are_one_kind():
+    stats = policy.HostReport(True, 100, "2026-01-01T00:00:00", "ab").to_stats()
+    later = policy.HostReport(True, 100, "2026-01-01T00:00:59", "ab").to_stats()
+    kinds, facts = host_kinds.sort(host_states([
+        ("hyperv", 10000, stats, {0, 3}), ("hyperv", 10000, later, {1})]))
+    assert kinds == [0, 0]
+    assert facts == [policy.HostFacts(
+        "hyperv", 10000, policy.HostReport(True, 100, None, "ab"), frozenset({"one"}))]
+
+
+def test_an_aggregate_without_hosts():
+    (state,) = host_states([("hyperv", 10000, {}, set())])
+    state.aggregates.append(objects.Aggregate(id=9, metadata=METADATA[0], hosts=None))
+    _, (facts,) = host_kinds.sort([state])
+    assert facts.fabric_labels == frozenset()
