@@ -96,7 +96,9 @@ def mutated(text, mutation):
 
 class _Checker:
     def __init__(self, repository, python, scratch, folder):
-        self._repository, self._python, self._scratch = repository, str(python), scratch
+        # It runs in other folders; a link stays one, as those of virtual environments are.
+        self._python = os.path.abspath(shutil.which(str(python)) or python)
+        self._repository, self._scratch = repository, scratch
         self._folder = folder
 
     def staleness(self, mutation):

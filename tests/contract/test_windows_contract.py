@@ -6,6 +6,7 @@ this file. A test that fails there names an assumption of vtpm_compute that does
 
 import hashlib
 import importlib
+import shutil
 
 import pytest
 from cryptography import x509
@@ -358,6 +359,24 @@ class TestWindowsContract:
         machine_with_vtpm.stop()
         host.vmutils.destroy_vm(machine_with_vtpm.name)
         assert not host.vmutils.vm_exists(machine_with_vtpm.name)
+
+    # Importing it, in the order of a cold migration by compute-hyperv.
+
+    def test_a_planned_machine_has_its_tpm_without_what_it_came_from(
+            self, machine_with_vtpm, protector):
+        machine_with_vtpm.start()
+        machine_with_vtpm.stop()
+        rolled = machine_with_vtpm.key_protector()
+        export = machine_with_vtpm.export_and_destroy()
+        machine_with_vtpm.plan(export)
+        shutil.rmtree(export)
+        machine_with_vtpm.realize()
+        assert machine_with_vtpm.security_settings().TpmEnabled
+        assert machine_with_vtpm.key_protector() == rolled
+        # The protector opens the TPM's state of then, and no other.
+        machine_with_vtpm.start()
+        assert machine_with_vtpm.is_running()
+        assert thumbprints(machine_with_vtpm.key_protector()) == thumbprints(protector)
 
     # vtpm_compute's own modules.
 

@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import importlib
 import os
+import pathlib
 import shutil
 import uuid
 
@@ -52,6 +53,7 @@ class WindowsHost:
     :ivar wmi: PyMI's module
     :ivar hgs: a connection to the Host Guardian Service client
     :ivar vmutils: os-win's, which vtpm_compute gets from compute-hyperv
+    :ivar migrationutils: os-win's, with which compute-hyperv exports and imports
     """
 
     def __init__(self, fabric_guardian, folder):
@@ -59,7 +61,8 @@ class WindowsHost:
         # Not at the top: on the simulation they can only be imported once it is installed.
         self.wmi = importlib.import_module("wmi")
         self.hgs = self.wmi.WMI(HGS)
-        self.vmutils = importlib.import_module("os_win.utilsfactory").get_vmutils()
+        factory = importlib.import_module("os_win.utilsfactory")
+        self.vmutils, self.migrationutils = factory.get_vmutils(), factory.get_migrationutils()
         self._made = contextlib.ExitStack()
 
     def __enter__(self):
@@ -170,7 +173,7 @@ class Machine:
     """A virtual machine of the host."""
 
     def __init__(self, host, name):
-        self._vmutils, self.name = host.vmutils, name
+        self._vmutils, self._migrationutils, self.name = host.vmutils, host.migrationutils, name
 
     @property
     def service(self):
@@ -226,11 +229,32 @@ class Machine:
         """Switch it off."""
         self._request(OFF)
 
+    def export_and_destroy(self):
+        """Leave nothing of it but an export: the folder of that, in the one of its files."""
+        folder = pathlib.Path(self._vmutils.get_vm_config_root_dir(self.name), "export")
+        # os-win names a folder of snapshots to each import.
+        (folder / "Snapshots").mkdir(parents=True)
+        self._migrationutils.export_vm(self.name, str(folder))
+        self._vmutils.destroy_vm(self.name)
+        return folder
+
+    def plan(self, export):
+        """Import it as a planned virtual machine, with the folders that it had."""
+        (definition,) = export.rglob("*.vmcx")
+        self._migrationutils.import_vm_definition(str(definition), str(export / "Snapshots"))
+        self._vmutils.update_vm(self.name, 512, None, 1, None, False, 1,
+                                configuration_root_dir=str(export.parent))
+
+    def realize(self):
+        """:raises os_win.exceptions.OSWinException: Windows refuses it"""
+        self._migrationutils.realize_vm(self.name)
+
     def is_running(self):
         return self._state() == RUNNING
 
     def remove(self):
         """Remove it whatever state it is in, if it is there."""
+        self._migrationutils.destroy_existing_planned_vm(self.name)
         if self._vmutils.vm_exists(self.name):
             if self._state() != OFF:
                 self.stop()

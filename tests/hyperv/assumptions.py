@@ -208,7 +208,8 @@ ASSUMPTIONS = tuple(Assumption(*entry) for entry in (
      "A planned VM has the guest states that were found at the import; what it was imported from "
      "may be gone when it is realized.",
      "Windows has planned VMs' files in a folder of its own ('Planned Virtual Machines'); "
-     "compute-hyperv removes what it imported before it realizes."),
+     "compute-hyperv removes what it imported before it realizes. A contract test asks a real host "
+     "(tests/contract)."),
     ("import-refusals",
      "An import of a damaged definition, of a version that is not supported or of an identifier "
      "that exists fails, as does the realization without a disk of the VM or of a snapshot, "

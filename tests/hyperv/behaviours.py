@@ -824,6 +824,10 @@ AREAS["Live migration"] = _rows(
     ("A VM that is off moves without anything being unwrapped.",
      "assumed: cold-moves-keep-protectors",
      "tests/unit/hyperv/test_live_migration.py::test_a_vm_that_is_off_brings_its_guest_state"),
+    ("A running TPM goes to another host and back over the fabric's socket, on native threads and "
+     "on eventlet's.",
+     "this package: connection.py",
+     "tests/unit/hyperv/test_live_migration.py::test_a_tpm_goes_and_comes_back_over_a_socket"),
     ("Another host takes over the VMs of one that died from their shared files, TPM included.",
      "Microsoft Learn, Failover clustering",
      "tests/unit/hyperv/test_live_migration.py::test_another_host_takes_over_when_one_dies"),

@@ -1,5 +1,6 @@
 """The check that tests catch faults: what counts as caught, and what does not."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -41,6 +42,13 @@ def verdicts(tree, *faults):
     found = mutation_check.check(tree, sys.executable, faults, say=lambda line: None)
     assert (tree / "vtpm_compute" / "numbers.py").read_text() == SOURCE
     return [(verdict.kind, verdict.words) for verdict in found]
+
+
+def test_the_interpreter_is_found_from_here(tree):
+    """Its tests run in a copy of the tree."""
+    (verdict,) = mutation_check.check(
+        tree, os.path.relpath(sys.executable), [mutation("* 2", "* 3")], say=lambda line: None)
+    assert verdict.kind == mutation_check.CAUGHT
 
 
 def test_verdicts(tree):

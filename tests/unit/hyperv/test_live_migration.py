@@ -1,13 +1,18 @@
 """Live migration between simulated hosts, driven by os-win's own LiveMigrationUtils."""
+import json
 import pathlib
+import subprocess
+import sys
+import threading
 
 import pytest
 
-from tests.hyperv import key_protector, live_migration, windows
+from tests.hyperv import fabric_process, key_protector, live_migration, windows
 from tests.hyperv.fabric import Fabric
 from tests.hyperv.guardian import Guardian
 from tests.unit.hyperv.machine import Machine
 
+REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 V2 = "//%s/root/virtualization/v2"
 RUNNING, OFF, PAUSED = 2, 3, 9
 SECRET = b"BitLocker's key"
@@ -425,3 +430,37 @@ def test_a_definition_that_is_gone(on_host, fabric, machine, tmp_path):
     words = failure(on_host, machine.name, "HV2")
     assert "cannot find the file" in words and definition.name in words
     assert machine.name not in names(fabric, "HV2")
+
+
+# Over the socket of a fabric process.
+
+@pytest.mark.parametrize("threads", ["native", "eventlet"])
+def test_a_tpm_goes_and_comes_back_over_a_socket(fabric, tpm, tmp_path, threads):
+    path = str(tmp_path / "fabric")
+    server = fabric_process.Server(fabric, path)
+    worker = threading.Thread(target=server.run, daemon=True)
+    worker.start()
+    protectors = [tpm.protector()]
+    try:
+        for source, destination in (("HV1", "HV2"), ("HV2", "HV1")):
+            done = subprocess.run(
+                [sys.executable, str(pathlib.Path(__file__).with_name("migration_life.py")),
+                 str(REPOSITORY), path, source, tpm.name, destination, threads],
+                capture_output=True, text=True, timeout=100, check=False)
+            assert done.returncode == 0, done.stderr
+            said = json.loads(done.stdout.splitlines()[-1])
+            assert tpm.name in said["before"] and tpm.name not in said["after"]
+            assert tpm.name not in names(fabric, source)
+            there = fabric.virtual_machine(destination, tpm.name)
+            assert there["state"] == RUNNING
+            assert there["key_protector"] not in protectors
+            protectors.append(there["key_protector"])
+            assert fabric.read_tpm(destination, tpm.name, "bitlocker") == SECRET
+            fabric.write_tpm(destination, tpm.name, destination, b"written there")
+    finally:
+        server.stop()
+    tpm.stop()
+    tpm.start()
+    for name, value in (("bitlocker", SECRET), ("HV2", b"written there"),
+                        ("HV1", b"written there")):
+        assert fabric.read_tpm("HV1", tpm.name, name) == value
