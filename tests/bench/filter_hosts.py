@@ -1,9 +1,9 @@
 """What GuardedHostFilter costs a host, beside filters of Nova, in Nova's own handler.
 
-``python -m tests.bench.filter_hosts [runs [hosts ...]]``, in the environment of the tests. For 1,000 and 10,000
-HostState objects, in 1 and in 20 host aggregates each: nothing asked; a vTPM asked, with all, half
-and none of the hosts fitting. The ratio is to a filter that only hands its list back, in the same
-run. Nova's filters get requests that half of the hosts fit.
+``python -m tests.bench.filter_hosts [runs [hosts ...]]``, in the environment of the tests. For
+1,000 and 10,000 HostState objects, in 1 and in 20 host aggregates each: nothing asked; a vTPM
+asked, with all, half and none of the hosts fitting. The ratio is to a filter that only hands its
+list back, in the same run. Nova's filters get requests that half of the hosts fit.
 
 The look-up of what the server asks for is left out: the pre-filter has made it, once a request (see
 QueriesTest in ``tests/functional/test_placement_filter.py``). A time is the least of all runs. Ends

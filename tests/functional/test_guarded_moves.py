@@ -128,6 +128,9 @@ class MarkedMovesTest(GuardedMovesCase):
         self.assert_refused(server, action, make("u1"), NOT_GUARDED, **refused)
         self.start("b1")
         self.assert_refused(server, action, make("b1"), OTHER_FABRIC, **refused)
+        if callable(body):
+            # There is a guarded host now, but it is not the one that was named.
+            self.assert_refused(server, action, make("u1"), NOT_GUARDED, **refused)
         self.start("a2")
         if finish:
             finish(server, make("a2"))
