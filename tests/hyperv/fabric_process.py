@@ -15,7 +15,7 @@ import sys
 import threading
 import types
 
-from tests.hyperv import remote_methods
+from tests.hyperv import native, remote_methods
 from tests.hyperv.connection import Channel
 from tests.hyperv.fabric import Fabric
 
@@ -48,7 +48,8 @@ class Server:
                 return
             stream = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, descriptor)
             stream.setblocking(True)
-            threading.Thread(target=self._serve, args=(Channel(stream),), daemon=True).start()
+            native.module("threading").Thread(
+                target=self._serve, args=(Channel(stream),), daemon=True).start()
 
     def stop(self):
         try:

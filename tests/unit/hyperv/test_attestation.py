@@ -1,11 +1,10 @@
 """A Host Guardian Service: attestation, health certificates, keys for hosts, renewed guardians."""
-import threading
 
 import pytest
 from cryptography.exceptions import InvalidTag
 from hypothesis import given, settings, strategies
 
-from tests.hyperv import attestation, guarded_fabric, key_protector, windows
+from tests.hyperv import attestation, guarded_fabric, key_protector, native, windows
 from tests.hyperv.clock import Clock
 from tests.hyperv.fabric import Fabric
 from tests.hyperv.fabric_client import FabricClient
@@ -216,7 +215,7 @@ def test_new_certificates_of_the_fabric_unwrap(fabric, machine, owner):
 
 def test_behind_a_socket(fabric, tmp_path):
     server = Server(fabric, tmp_path / "socket")
-    thread = threading.Thread(target=server.run, daemon=True)
+    thread = native.module("threading").Thread(target=server.run, daemon=True)
     thread.start()
     try:
         client = FabricClient(tmp_path / "socket")

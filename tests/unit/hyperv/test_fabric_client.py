@@ -2,13 +2,12 @@
 import importlib
 import inspect
 import sys
-import threading
 
 import hypothesis
 import pytest
 from hypothesis import strategies
 
-from tests.hyperv import cim, connection, fabric_process, remote_methods, repository
+from tests.hyperv import cim, connection, fabric_process, native, remote_methods, repository
 from tests.hyperv.fabric import Fabric
 from tests.hyperv.fabric_client import FabricClient
 
@@ -42,7 +41,7 @@ def fabric():
 def channels(fabric, tmp_path_factory):
     path = tmp_path_factory.mktemp("fabric") / "socket"
     server = fabric_process.Server(fabric, path)
-    thread = threading.Thread(target=server.run)
+    thread = native.module("threading").Thread(target=server.run)
     thread.start()
     yield connection.Channels(path)
     server.stop()

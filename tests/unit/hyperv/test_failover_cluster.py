@@ -964,7 +964,7 @@ def test_an_event_waits_until_it_fits(cluster, vm, library, fabric):
 def test_over_a_socket(fabric, tmp_path, threads):
     path = str(tmp_path / "fabric")
     server = fabric_process.Server(fabric, path)
-    worker = threading.Thread(target=server.run, daemon=True)
+    worker = native.module("threading").Thread(target=server.run, daemon=True)
     worker.start()
     try:
         done = subprocess.run(

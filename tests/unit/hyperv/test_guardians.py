@@ -1,12 +1,11 @@
 """MSFT_HgsGuardian on the simulated host, called through PyMI."""
 import datetime
-import threading
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from lxml import etree
 
-from tests.hyperv import certificates, metadata_signature, rsa_keys, windows
+from tests.hyperv import certificates, metadata_signature, native, rsa_keys, windows
 from tests.hyperv.fabric import Fabric
 from tests.hyperv.fabric_client import FabricClient
 from tests.hyperv.fabric_process import Server
@@ -351,7 +350,7 @@ def test_a_key_is_found_by_its_certificate_alone(self_made):
 
 def test_behind_a_socket(fabric, tmp_path, authority):
     server = Server(fabric, tmp_path / "socket")
-    thread = threading.Thread(target=server.run, daemon=True)
+    thread = native.module("threading").Thread(target=server.run, daemon=True)
     thread.start()
     try:
         client = FabricClient(tmp_path / "socket")

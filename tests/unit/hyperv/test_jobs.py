@@ -1,11 +1,10 @@
 """Jobs that start, run, end, fail and are stopped, as PyMI and os-win see them."""
 import datetime
-import threading
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from tests.hyperv import cim, windows
+from tests.hyperv import cim, native, windows
 from tests.hyperv.connection import RemoteComputer
 from tests.hyperv.fabric import Fabric
 from tests.hyperv.fabric_client import FabricClient
@@ -383,7 +382,7 @@ def test_who_watches_a_job_sees_it_change(fabric, system):
 
 def test_jobs_behind_a_socket(fabric, system, tmp_path):
     server = Server(fabric, tmp_path / "socket")
-    thread = threading.Thread(target=server.run, daemon=True)
+    thread = native.module("threading").Thread(target=server.run, daemon=True)
     thread.start()
     try:
         client = FabricClient(tmp_path / "socket")

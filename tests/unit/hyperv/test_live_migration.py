@@ -3,11 +3,10 @@ import json
 import pathlib
 import subprocess
 import sys
-import threading
 
 import pytest
 
-from tests.hyperv import fabric_process, key_protector, live_migration, windows
+from tests.hyperv import fabric_process, key_protector, live_migration, native, windows
 from tests.hyperv.fabric import Fabric
 from tests.hyperv.guardian import Guardian
 from tests.unit.hyperv.machine import Machine
@@ -438,7 +437,7 @@ def test_a_definition_that_is_gone(on_host, fabric, machine, tmp_path):
 def test_a_tpm_goes_and_comes_back_over_a_socket(fabric, tpm, tmp_path, threads):
     path = str(tmp_path / "fabric")
     server = fabric_process.Server(fabric, path)
-    worker = threading.Thread(target=server.run, daemon=True)
+    worker = native.module("threading").Thread(target=server.run, daemon=True)
     worker.start()
     protectors = [tpm.protector()]
     try:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests import machine_lives
-from tests.hyperv import cim, connection, current_host, fabric_process, windows
+from tests.hyperv import cim, connection, current_host, fabric_process, native, windows
 from tests.hyperv.fabric import Fabric
 
 
@@ -160,7 +160,7 @@ def test_each_host_has_its_caches(simulated, factory, module, owner, cache):
 
 def test_a_host_of_another_process_has_its_disk_and_address(simulated, tmp_path):
     server = fabric_process.Server(simulated, str(tmp_path / "socket"))
-    thread = threading.Thread(target=server.run)
+    thread = native.module("threading").Thread(target=server.run)
     thread.start()
     try:
         computer = connection.RemoteComputer(str(tmp_path / "socket"), "HV1")
