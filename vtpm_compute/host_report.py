@@ -13,7 +13,7 @@ from vtpm_scheduling import policy
 LOG = logging.getLogger(__name__)
 
 TRAIT_VTPM = "CUSTOM_HYPERV_VTPM"
-TRAIT_GUARDED = "CUSTOM_HYPERV_GUARDED_HOST"
+TRAIT_GUARDED = policy.TRAIT_GUARDED_HOST
 _TRAITS = (TRAIT_VTPM, TRAIT_GUARDED)
 
 
