@@ -6,10 +6,12 @@ from tests.functional import hyperv_base  # isort: skip
 import fixtures
 import pytest
 from nova.api import auth
+from nova.scheduler import request_filter
 
 from tests import stub_key_manager
 from tests.hyperv import key_protector, provisioning_files
 from tests.hyperv.guardian import Guardian
+from vtpm_scheduling import placement_filter
 
 pytestmark = pytest.mark.os_win
 
@@ -30,6 +32,11 @@ class ShieldedProvisioningTest(hyperv_base.HyperVTestCase):
 
     def setUp(self):
         super().setUp()
+        # Past our filter and pre-filter, which want our driver on the host.
+        self.useFixture(fixtures.MonkeyPatch(
+            "nova.scheduler.request_filter.ALL_REQUEST_FILTERS",
+            [found for found in request_filter.ALL_REQUEST_FILTERS
+             if found is not placement_filter.require_guarded_hosts]))
         self.key_manager = self.enterContext(stub_key_manager.running())
         self._offer_key_manager()
         self.owner = Guardian.generate("tenant")
@@ -69,7 +76,6 @@ class ShieldedProvisioningTest(hyperv_base.HyperVTestCase):
     def post(self, image, expected="ACTIVE"):
         server = self._build_server(
             image_uuid=image, flavor_id=self.PLAIN_FLAVOR, networks="none",
-            # Past our filter, which wants our driver there.
             az="nova:HV1")
         server["metadata"] = {"fsk:Zone": "UTC"}
         server = self.api.post_server({"server": server})
