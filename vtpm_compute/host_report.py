@@ -13,8 +13,7 @@ from vtpm_scheduling import policy
 LOG = logging.getLogger(__name__)
 
 TRAIT_VTPM = "CUSTOM_HYPERV_VTPM"
-TRAIT_GUARDED = policy.TRAIT_GUARDED_HOST
-_TRAITS = (TRAIT_VTPM, TRAIT_GUARDED)
+_TRAITS = (TRAIT_VTPM, policy.TRAIT_GUARDED_HOST)
 
 
 def read(client: guardians.HostGuardianClient, fabric: fabric_guardian.FabricGuardian,

@@ -25,8 +25,6 @@ from vtpm_compute import (
 )
 from vtpm_compute.key_protector_signatures import CheckedSignature, Verdict
 
-thumbprint = rsa_certificates.thumbprint
-
 _PREFIX_LENGTH = 4
 # What Windows gives for a virtual machine that has none: just the length.
 UNSET = (_PREFIX_LENGTH).to_bytes(_PREFIX_LENGTH, "big")
