@@ -7,6 +7,7 @@ defined. :meth:`Vtpm.attach` then acts, after it is defined and before it starts
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from oslo_log import log as logging
@@ -52,7 +53,10 @@ class Vtpm:
     :param allow_owner_keys: whether owners' private keys are taken.
     :param refuse_wrong_signatures: whether a wrong signature in what a tenant gives is an error;
         else it is logged, and Windows has the last word.
+    :ivar narrowed: takes from this host's report what its surroundings do not allow.
     """
+
+    narrowed: Callable[[policy.HostReport], policy.HostReport]
 
     def __init__(self, key_source: keys.KeySource,
                  guardian_client: guardians.HostGuardianClient,
@@ -65,6 +69,7 @@ class Vtpm:
         self._security = security_service
         self._allow_owner_keys = allow_owner_keys
         self._refuse_wrong_signatures = refuse_wrong_signatures
+        self.narrowed = lambda report: report
 
     def clean_up(self) -> None:
         """Remove what a process that was killed may have left on the host.
@@ -78,7 +83,8 @@ class Vtpm:
 
     def report(self, hypervisor_version: int) -> policy.HostReport:
         """What this host can do now; see :func:`vtpm_compute.host_report.read`."""
-        return host_report.read(self._guardians, self._fabric, hypervisor_version)
+        return self.narrowed(
+            host_report.read(self._guardians, self._fabric, hypervisor_version))
 
     def prepare(self, context: Any, request: policy.VtpmRequest,
                 hypervisor_version: int) -> PreparedVtpm:

@@ -12,9 +12,11 @@ import vtpm_compute.vtpm_driver  # noqa: F401 - registers the options
 
 _MODULES = {
     "HyperVDriver": "vtpm_compute.compute_hyperv_driver",
+    "HyperVClusterDriver": "vtpm_compute.compute_hyperv_cluster_driver",
+    "NovaHyperVDriver": "vtpm_compute.nova_hyperv_driver",
 }
 
-__all__ = ["HyperVDriver"]
+__all__ = ["HyperVClusterDriver", "HyperVDriver", "NovaHyperVDriver"]
 
 
 def __getattr__(name: str) -> object:

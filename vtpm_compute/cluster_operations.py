@@ -1,0 +1,79 @@
+"""compute-hyperv's cluster operations, which follow a failover on Nova 28 too.
+
+compute-hyperv 16 does not: since 2023.2 Nova refuses an instance's new node without the id of its
+compute node, and takes migrations as objects, where compute-hyperv gives dictionaries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from compute_hyperv.nova.cluster import clusterops
+from nova import objects
+from nova.network import neutron
+from os_win import constants as os_win_constants
+from oslo_log import log as logging
+
+LOG = logging.getLogger(__name__)
+
+
+class _NetworkAPI(neutron.API):
+    """Nova's, which takes a dictionary for a migration too."""
+
+    def migrate_instance_start(self, context: Any, instance: Any, migration: Any) -> None:
+        super().migrate_instance_start(context, instance, _as_object(migration))
+
+    def migrate_instance_finish(self, context: Any, instance: Any, migration: Any,
+                                provider_mappings: Any) -> None:
+        super().migrate_instance_finish(context, instance, _as_object(migration),
+                                        provider_mappings)
+
+
+class ClusterOps(clusterops.ClusterOps):
+    """Follows failovers to this node.
+
+    :param why_it_does_not_start: says of an instance what keeps its vTPM from being opened on
+        this node now; None where nothing does, or where it has none.
+    """
+
+    def __init__(self, why_it_does_not_start: Callable[[Any], str | None]) -> None:
+        super().__init__()
+        self._network_api = _NetworkAPI()
+        self._why_it_does_not_start = why_it_does_not_start
+
+    def is_clustered(self, instance: Any) -> bool:
+        """Whether the cluster has the instance's VM, on whichever node."""
+        return bool(self._clustutils.vm_exists(instance.name))
+
+    def node_names(self) -> list[str]:
+        """The names of the cluster's nodes.
+
+        :raises os_win.exceptions.OSWinException: when the cluster does not answer.
+        """
+        return list(self._clustutils.get_cluster_node_names())
+
+    def _nova_failover_server(self, instance: Any, new_host: str) -> None:
+        """Called when the instance's VM came to this node and the cluster is done with it."""
+        if "compute_id" in objects.Instance.fields:
+            instance.compute_id = objects.ComputeNode.get_by_host_and_nodename(
+                self._context, new_host, new_host).id
+        super()._nova_failover_server(instance, new_host)
+        self._tell_of_vtpm(instance)
+
+    def _tell_of_vtpm(self, instance: Any) -> None:
+        """The cluster starts the VM itself, and asks nobody: say at least why it fails."""
+        reason = self._why_it_does_not_start(instance)
+        state = self._clustutils.get_cluster_group_state_info(instance.name)["state"]
+        if state == os_win_constants.CLUSTER_GROUP_FAILED:
+            LOG.error("The server failed over to this node, and the cluster could not start it "
+                      "here: %s", reason or "see the events of Hyper-V and of the cluster",
+                      instance=instance)
+        elif reason is not None:
+            LOG.error("The server failed over to this node, on which its vTPM should not be: %s. "
+                      "All nodes of a cluster must be guarded, and of one fabric", reason,
+                      instance=instance)
+
+
+def _as_object(migration: Any) -> Any:
+    return objects.Migration(**migration) if isinstance(migration, dict) else migration
