@@ -110,8 +110,8 @@ class Rule(NamedTuple):
 
 _KEPT = Rule(Verdict.KEEPS, "The VM stays. No key is read, no user's token is needed.")
 _RESIZE = Rule(
-    Verdict.KEEPS_IF, "The VM's definition is exported and imported. Looked at before the server is "
-    "stopped; the scheduler looks at the target.",
+    Verdict.KEEPS_IF, "The VM's definition is exported and imported. Looked at before the server "
+    "is stopped; the scheduler looks at the target.",
     (Condition.SAME_REQUEST, Condition.GUEST_STATE_IN_PLACE, Condition.CAN_UNWRAP))
 _DEFINES_ANEW = Rule(
     Verdict.REFUSED, "Nova's own driver defines a new VM over the old disk.",
@@ -181,8 +181,8 @@ RULES: dict[Operation, dict[Driver, Rule]] = {
     Operation.FAILOVER: {
         Driver.COMPUTE_HYPERV: Rule(Verdict.NOT_OFFERED, "There is no cluster."),
         Driver.CLUSTER: Rule(
-            Verdict.KEEPS, "The cluster moves the VM, and asks nobody: only nodes of one fabric may "
-            "be in it."),
+            Verdict.KEEPS, "The cluster moves the VM, and asks nobody: only nodes of one fabric "
+            "may be in it."),
         Driver.NOVA: Rule(Verdict.NOT_OFFERED, "There is no cluster.")},
     Operation.INTERRUPTED_RESIZE: {
         Driver.COMPUTE_HYPERV: _INTERRUPTED, Driver.CLUSTER: _INTERRUPTED,
