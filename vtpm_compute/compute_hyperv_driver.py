@@ -7,7 +7,7 @@ from typing import Any
 from compute_hyperv.nova import driver as hyperv_driver
 from compute_hyperv.nova import vmops as hyperv_vmops
 
-from vtpm_compute import marks, vtpm_driver, vtpm_vmops
+from vtpm_compute import lifecycle, marks, vtpm_driver, vtpm_vmops
 
 
 class VMOps(vtpm_vmops.VtpmVMOps, hyperv_vmops.VMOps):
@@ -30,6 +30,7 @@ class VMOps(vtpm_vmops.VtpmVMOps, hyperv_vmops.VMOps):
 class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
     """compute-hyperv's standalone driver with vTPMs."""
 
+    KIND = lifecycle.Driver.COMPUTE_HYPERV
     VMOPS = VMOps
     VMOPS_USERS = ("_hostops", "_livemigrationops", "_migrationops", "_event_handler")
     # compute-hyperv 16 does Secure Boot, and does not say so as Nova's own driver does: since

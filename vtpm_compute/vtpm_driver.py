@@ -12,16 +12,15 @@ from typing import Any, ClassVar
 
 from nova import exception as nova_exception
 from nova.compute import task_states
-from nova.virt import driver as nova_driver
 from oslo_log import log as logging
 
-from vtpm_compute import errors, host_report, marks, vtpm, vtpm_vmops
+from vtpm_compute import errors, host_report, marks, server_life, vtpm, vtpm_vmops
 from vtpm_scheduling import policy
 
 LOG = logging.getLogger(__name__)
 
 
-class VtpmDriver(nova_driver.ComputeDriver):
+class VtpmDriver(server_life.ServerLife):
     """Put before a stock driver of Hyper-V: builds, rebuilds and reports with vTPMs.
 
     :cvar VMOPS: the class of the driver's VM operations; a stock VMOps with

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import nova.conf
+from os_win import constants as os_win_constants
 from os_win import exceptions as os_win_exceptions
 from oslo_log import log as logging
 
@@ -22,12 +23,15 @@ from vtpm_compute import (
     private_folders,
     protector_maker,
     security,
+    virtual_machines,
     vtpm,
 )
 
 CONF = nova.conf.CONF
 conf.register_opts(CONF)
 LOG = logging.getLogger(__name__)
+# Those in which a VM is started.
+_STARTS = (os_win_constants.HYPERV_VM_STATE_ENABLED, os_win_constants.HYPERV_VM_STATE_REBOOT)
 # Its base is a stock driver's VMOps, in each subclass that of another one.
 _StockVMOps: Any = object
 
@@ -39,11 +43,13 @@ class VtpmVMOps(_StockVMOps):
     started it yet.
 
     :ivar vtpm: the vTPMs of this host.
+    :ivar machines: its virtual machines, beside what os-win does with them.
     """
 
     def __init__(self, virtapi: Any = None) -> None:
         super().__init__(virtapi)
         self.vtpm = _make_vtpm(CONF.vtpm_compute, security.SecurityService(self._vmutils))
+        self.machines = virtual_machines.VirtualMachines(self._vmutils)
         self._prepared: dict[str, vtpm.PreparedVtpm] = {}
 
     @contextlib.contextmanager
@@ -83,6 +89,27 @@ class VtpmVMOps(_StockVMOps):
                 raise
             raise errors.AttachError(
                 "The virtual machine, which has a vTPM, does not start: %s" % exc) from exc
+
+    def _set_vm_state(self, instance: Any, req_state: int) -> None:
+        """Change the VM's state; a start that will hardly do is tried once and says why.
+
+        os-win tries each five times, a second apart.
+
+        :raises vtpm_compute.errors.StartError: when it did not start, and there was a doubt.
+        """
+        starts = req_state in _STARTS and marks.is_marked(instance)
+        if not starts or self.prepared_for(instance) is not None:
+            super()._set_vm_state(instance, req_state)
+            return
+        doubt = self.vtpm.doubt_of_start(instance.name)
+        if doubt is None:
+            super()._set_vm_state(instance, req_state)
+            return
+        try:
+            self.machines.change_state_once(instance.name, req_state)
+        except errors.StartError as exc:
+            LOG.error("%s %s", exc, doubt, instance=instance)
+            raise errors.StartError(doubt) from exc
 
 
 def _make_vtpm(section: Any, security_service: security.SecurityService) -> vtpm.Vtpm:
