@@ -33,14 +33,14 @@ class _NetworkAPI(neutron.API):
 class ClusterOps(clusterops.ClusterOps):
     """Follows failovers to this node.
 
-    :param why_it_does_not_start: says of an instance what keeps its vTPM from being opened on
-        this node now; None where nothing does, or where it has none.
+    :param doubt_of_start: says of an instance why this node will hardly start it, for its vTPM;
+        None where there is no doubt.
     """
 
-    def __init__(self, why_it_does_not_start: Callable[[Any], str | None]) -> None:
+    def __init__(self, doubt_of_start: Callable[[Any], str | None]) -> None:
         super().__init__()
         self._network_api = _NetworkAPI()
-        self._why_it_does_not_start = why_it_does_not_start
+        self._doubt_of_start = doubt_of_start
 
     def is_clustered(self, instance: Any) -> bool:
         """Whether the cluster has the instance's VM, on whichever node."""
@@ -59,20 +59,19 @@ class ClusterOps(clusterops.ClusterOps):
             instance.compute_id = objects.ComputeNode.get_by_host_and_nodename(
                 self._context, new_host, new_host).id
         super()._nova_failover_server(instance, new_host)
-        self._tell_of_vtpm(instance)
+        self._tell_of_start(instance)
 
-    def _tell_of_vtpm(self, instance: Any) -> None:
-        """The cluster starts the VM itself, and asks nobody: say at least why it fails."""
-        reason = self._why_it_does_not_start(instance)
+    def _tell_of_start(self, instance: Any) -> None:
+        """The cluster starts the VM itself and asks nobody: say at least why it fails."""
+        doubt = self._doubt_of_start(instance)
         state = self._clustutils.get_cluster_group_state_info(instance.name)["state"]
         if state == os_win_constants.CLUSTER_GROUP_FAILED:
             LOG.error("The server failed over to this node, and the cluster could not start it "
-                      "here: %s", reason or "see the events of Hyper-V and of the cluster",
+                      "here. %s", doubt or "See the events of Hyper-V and of the cluster.",
                       instance=instance)
-        elif reason is not None:
-            LOG.error("The server failed over to this node, on which its vTPM should not be: %s. "
-                      "All nodes of a cluster must be guarded, and of one fabric", reason,
-                      instance=instance)
+        elif doubt is not None:
+            LOG.error("The server failed over to this node, which could not start it again. %s",
+                      doubt, instance=instance)
 
 
 def _as_object(migration: Any) -> Any:

@@ -16,6 +16,7 @@ from vtpm_compute import (
     cluster_fabric,
     cluster_operations,
     compute_hyperv_driver,
+    lifecycle,
     marks,
     vtpm_driver,
 )
@@ -30,11 +31,11 @@ class _ClusterDriver(cluster_driver.HyperVClusterDriver):
 
     def __init__(self, virtapi: Any) -> None:
         hyperv_driver.HyperVDriver.__init__(self, virtapi)
-        self._clops = cluster_operations.ClusterOps(self._why_it_does_not_start)
+        self._clops = cluster_operations.ClusterOps(self._doubt_of_start)
         self._livemigrationops = livemigrationops.ClusterLiveMigrationOps()
         self._volumeops = volumeops.ClusterVolumeOps()
 
-    def _why_it_does_not_start(self, instance: Any) -> str | None:
+    def _doubt_of_start(self, instance: Any) -> str | None:
         raise NotImplementedError()
 
 
@@ -44,6 +45,7 @@ class HyperVClusterDriver(vtpm_driver.VtpmDriver, _ClusterDriver):
     A failover asks neither Nova nor this driver: all nodes have to be guarded, and of one fabric.
     """
 
+    KIND = lifecycle.Driver.CLUSTER
     VMOPS = compute_hyperv_driver.VMOps
     VMOPS_USERS = (*compute_hyperv_driver.HyperVDriver.VMOPS_USERS, "_clops")
     capabilities = compute_hyperv_driver.HyperVDriver.capabilities
@@ -55,16 +57,11 @@ class HyperVClusterDriver(vtpm_driver.VtpmDriver, _ClusterDriver):
         self._clops.start_failover_listener_daemon()
         self._clops.reclaim_failovered_instances()
 
-    def _why_it_does_not_start(self, instance: Any) -> str | None:
-        """What keeps the instance's vTPM from being opened on this node; None: nothing known."""
+    def _doubt_of_start(self, instance: Any) -> str | None:
+        """Why this node will hardly start the instance's VM, for its vTPM; None: no doubt."""
         if not marks.is_marked(instance):
             return None
-        version = self._hypervisor_version()
-        misfit = policy.misfit(
-            policy.HostFacts(policy.HYPERV, version, self._vmops.vtpm.report(version)),
-            policy.Home(instance.system_metadata.get(policy.MARK_FABRIC)),
-            require_fabric_aggregate=False)
-        return misfit.sentence if misfit is not None else None
+        return self._vmops.vtpm.doubt_of_start(instance.name)
 
 
 def _last_report_of(node: str) -> policy.HostReport | None:

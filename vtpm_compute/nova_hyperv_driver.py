@@ -10,7 +10,7 @@ from typing import Any
 from nova.virt.hyperv import driver as hyperv_driver
 from nova.virt.hyperv import vmops as hyperv_vmops
 
-from vtpm_compute import errors, vtpm, vtpm_driver, vtpm_vmops
+from vtpm_compute import errors, lifecycle, vtpm, vtpm_driver, vtpm_vmops
 from vtpm_scheduling import policy
 
 
@@ -28,6 +28,7 @@ class VMOps(vtpm_vmops.VtpmVMOps, hyperv_vmops.VMOps):
 class NovaHyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
     """Nova's own driver with vTPMs."""
 
+    KIND = lifecycle.Driver.NOVA
     VMOPS = VMOps
     VMOPS_USERS = ("_livemigrationops", "_migrationops")
 

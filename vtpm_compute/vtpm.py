@@ -82,9 +82,12 @@ class Vtpm:
             LOG.error("%s", exc)
 
     def report(self, hypervisor_version: int) -> policy.HostReport:
-        """What this host can do now; see :func:`vtpm_compute.host_report.read`."""
-        return self.narrowed(
-            host_report.read(self._guardians, self._fabric, hypervisor_version))
+        """What this host offers now; see :func:`vtpm_compute.host_report.read`."""
+        return self.narrowed(self._state(hypervisor_version))
+
+    def _state(self, hypervisor_version: int = policy.MIN_HYPERVISOR_VERSION) -> policy.HostReport:
+        """What this host can do now, whether it offers it or not."""
+        return host_report.read(self._guardians, self._fabric, hypervisor_version)
 
     def prepare(self, context: Any, request: policy.VtpmRequest,
                 hypervisor_version: int) -> PreparedVtpm:
@@ -203,7 +206,7 @@ class Vtpm:
 
         :returns: a sentence, for the user: what is wrong, and what an administrator can do.
         """
-        report = self.report(policy.MIN_HYPERVISOR_VERSION)
+        report = self._state()
         if not report.guarded:
             return ("This host cannot unwrap the server's key protector: %s. The server can start "
                     "when the host is guarded again, or on another host of its fabric."
@@ -216,7 +219,7 @@ class Vtpm:
         :returns: a sentence, for the user, with what an administrator can do; None where the
             fabric's guardian is among them, or where it is not known.
         """
-        fabric = self.report(policy.MIN_HYPERVISOR_VERSION).fabric_thumbprint
+        fabric = self._state().fabric_thumbprint
         found = self._guardians_of(vm_name)
         if fabric is None or found is None or any(one.thumbprint == fabric for one in found):
             return None

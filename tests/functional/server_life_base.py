@@ -40,7 +40,7 @@ class ServerLifeCase(hyperv_base.HyperVTestCase):
                    status_code_retries=0, group="vtpm_compute",
                    scratch_path=os.path.join(self.disks, "%COMPUTERNAME%", "scratch"))
         self.key_manager.payloads = {KEY: self.protector_of(self.owner)}
-        self._aggregates = {}
+        self._aggregates, self._in_aggregates = {}, set()
 
     def protector_of(self, owner, fabric=EAST):
         return key_protector.make_protector(
@@ -52,7 +52,9 @@ class ServerLifeCase(hyperv_base.HyperVTestCase):
         service = super().start_compute_on(host)
         if fabric not in self._aggregates:
             self._aggregates[fabric] = self.create_fabric(fabric)
-        self.api.add_host_to_aggregate(self._aggregates[fabric], host)
+        if host not in self._in_aggregates:
+            self.api.add_host_to_aggregate(self._aggregates[fabric], host)
+            self._in_aggregates.add(host)
         return service
 
     def image(self, number=1, **properties):
