@@ -8,9 +8,10 @@ import os
 import fixtures
 import pytest
 
-from tests.functional.server_life_base import EAST, OTHER_KEY, RUNNING
+from tests.functional.server_life_base import EAST, OFF, OTHER_KEY, RUNNING
 from tests.hyperv import key_protector
 from tests.hyperv.guardian import Guardian
+from vtpm_scheduling import decision, policy
 
 pytestmark = pytest.mark.os_win
 
@@ -65,6 +66,7 @@ class _EveryDriver:
     def test_an_image_of_the_server(self):
         server = self.boot_with_secret()
         self._snapshot_server(server, "image-of-it")
+        self._soon(lambda: self._server_with(server, {"OS-EXT-STS:task_state": None}))
         self.assert_kept(server, "HV1")
 
     def test_rebuild_gets_the_keys_of_the_new_image(self):
@@ -135,21 +137,24 @@ class _EveryDriver:
         self.assert_kept(server, "HV2")
 
     def migration_to(self, host):
-        return {"os-migrateLive": {"host": host, "block_migration": "auto", "force": True}}
+        return {"os-migrateLive": {"host": host, "block_migration": "auto"}}
 
     def only_the_drivers_look(self):
         """The scheduler's report is up to a minute old, and could be wrong."""
         self.useFixture(fixtures.MonkeyPatch(
-            "vtpm_scheduling.policy.misfit", lambda *arguments, **keywords: None))
+            "vtpm_scheduling.decision._decide",
+            lambda request: decision.Decision(policy.NO_VTPM)))
 
     def test_live_migration_to_a_host_that_is_not_guarded_any_more(self):
         server = self.boot_with_secret()
+        self.only_the_drivers_look()
         self.simulated.set_guarded("HV2", False)
         self.assert_refused(server, "it is not guarded", **self.migration_to("HV2"))
 
     def test_live_migration_to_another_fabric(self):
         server = self.boot_with_secret()
         self.start_compute_on("HV3")
+        self.only_the_drivers_look()
         self.assert_refused(server, "The other host belongs to another fabric",
                             **self.migration_to("HV3"))
 
@@ -176,6 +181,7 @@ class _EveryDriver:
         self.assert_not_started(server, "is not in the server's key protector, which names "
                                 "Contoso (%s...), " % self.owner.thumbprint[:8])
         self.assertIn("Add-HgsKeyProtectionCertificate", self.act(server, **{"os-start": None}))
+        self.assertEqual(OFF, self.machine(server)["state"])
 
     def test_a_start_on_a_host_that_is_not_guarded_any_more(self):
         server = self.boot_with_secret()
@@ -202,7 +208,9 @@ class _EveryDriver:
         server = self._wait_for_state_change(server, "ERROR")
         self.assertIn("cannot unwrap the server's key protector", server["fault"]["message"])
         self.simulated.set_guarded("HV1", True)
-        self._reboot_server(server, hard=True)
+        self.api.post_server_action(server["id"], {"os-resetState": {"state": "active"}})
+        self._stop_server(server)
+        self._start_server(server)
         self.assert_tpm(server)
 
 
