@@ -18,7 +18,7 @@ from nova.compute import utils as compute_utils
 from nova.virt import driver as nova_driver
 from oslo_log import log as logging
 
-from vtpm_compute import errors, lifecycle, marks
+from vtpm_compute import definition_files, errors, lifecycle, marks
 from vtpm_compute.lifecycle import Condition, Operation
 from vtpm_scheduling import policy
 
@@ -34,6 +34,9 @@ _STOPPED_FOR = {
     task_states.SHELVING_OFFLOADING: Operation.SHELVE,
     task_states.RESIZE_MIGRATING: Operation.CROSS_CELL,
 }
+# In an evacuation, and in a rebuild.
+_EVACUATING = (task_states.REBUILDING, task_states.REBUILD_BLOCK_DEVICE_MAPPING,
+               task_states.REBUILD_SPAWNING)
 
 
 class ServerOperationError(nova_exception.NovaException):
@@ -149,11 +152,35 @@ class ServerLife(nova_driver.ComputeDriver):
         with self._told(instance):
             super().finish_migration(context, migration, instance, *args, **kwargs)
 
-    def finish_revert_migration(self, context: Any, instance: Any, *args: Any,
-                                **kwargs: Any) -> None:
-        """:raises ServerOperationError: when the host cannot unwrap the key protector."""
+    def finish_revert_migration(self, context: Any, instance: Any, network_info: Any,
+                                migration: Any, block_device_info: Any = None,
+                                power_on: bool = True) -> None:
+        """End the revert of a resize, or of one in whose middle nova-compute died.
+
+        :raises ServerOperationError: when the host cannot unwrap the key protector.
+        """
+        interrupted = instance.task_state == task_states.RESIZE_MIGRATING
         with self._told(instance):
-            super().finish_revert_migration(context, instance, *args, **kwargs)
+            if interrupted and marks.is_marked(instance) and self._has_vm(instance):
+                self._resume_interrupted(instance, network_info, power_on)
+            else:
+                super().finish_revert_migration(
+                    context, instance, network_info, migration, block_device_info, power_on)
+
+    def _resume_interrupted(self, instance: Any, network_info: Any, power_on: bool) -> None:
+        """Use the VM of a server whose move had begun and had not destroyed it.
+
+        The stock driver would import the VM once more, from where an earlier move left its files.
+        """
+        paths = self._vmops._pathutils
+        folder = paths.get_instance_dir(instance.name, create_dir=False)
+        definition_files.put_back_moved_files(
+            paths.get_instance_migr_revert_dir(folder), folder)
+        # Of the move, or of an earlier one.
+        instance.system_metadata.pop("backup_location", None)
+        instance.save()
+        if power_on:
+            self._vmops.power_on(instance, network_info=network_info)
 
     def resume_state_on_host_boot(self, context: Any, instance: Any, *args: Any,
                                   **kwargs: Any) -> None:
@@ -167,6 +194,78 @@ class ServerLife(nova_driver.ComputeDriver):
         except ServerOperationError as exc:
             compute_utils.add_instance_fault_from_exc(context, instance, exc)
             raise
+
+    # Evacuations.
+
+    def require_evacuation(self, instance: Any) -> None:
+        """Look whether a server with a vTPM can be evacuated to this host.
+
+        :raises vtpm_compute.errors.OperationRefusedError: when it cannot.
+        """
+        self._require(Operation.EVACUATION, {
+            Condition.DEFINITION_SHARED: lambda: self._definition_away(instance),
+            Condition.GUARDED: self._unguarded,
+            Condition.SAME_FABRIC: lambda: self._other_fabric(instance)})
+
+    def import_evacuated(self, context: Any, instance: Any, image_meta: Any, network_info: Any,
+                         block_device_info: Any) -> None:
+        """Make the server's VM of its definition on the storage that the hosts share; start it.
+
+        Whatever fails leaves the files as they were, and no VM.
+
+        :param image_meta: Nova's ImageMeta.
+        """
+        raise NotImplementedError
+
+    def destroy(self, context: Any, instance: Any, network_info: Any,
+                block_device_info: Any = None, destroy_disks: bool = True,
+                **kwargs: Any) -> None:
+        """Destroy the VM; not the files of one that was evacuated from here.
+
+        Nova destroys the VMs of evacuated servers when nova-compute starts, also while the
+        evacuation may yet be refused.
+        """
+        if not marks.is_marked(instance) or not self._has_vm(instance):
+            super().destroy(context, instance, network_info, block_device_info, destroy_disks,
+                            **kwargs)
+        elif instance.task_state in _EVACUATING and not self._is_rebuilt_here(instance):
+            LOG.warning("The server is being evacuated: its VM stays on this host until that is "
+                        "done and nova-compute starts again", instance=instance)
+        elif instance.host != self._host_name and instance.task_state != task_states.MIGRATING:
+            LOG.info("The server was evacuated to %s, with its VM's files", instance.host,
+                     instance=instance)
+            with self._definition_files(instance).kept():
+                super().destroy(context, instance, network_info, block_device_info, False,
+                                **kwargs)
+        else:
+            super().destroy(context, instance, network_info, block_device_info, destroy_disks,
+                            **kwargs)
+
+    def init_host(self, host: str) -> None:
+        """The stock driver's start.
+
+        :param host: this host, as Nova calls it.
+        """
+        self._host_name = host
+        super().init_host(host)
+
+    def _is_rebuilt_here(self, instance: Any) -> bool:
+        """Whether it is a rebuild for which the VM is to be destroyed."""
+        raise NotImplementedError
+
+    def _has_vm(self, instance: Any) -> bool:
+        return self._vmops._vmutils.vm_exists(instance.name)
+
+    def _definition_files(self, instance: Any) -> definition_files.DefinitionFiles:
+        return definition_files.DefinitionFiles(
+            self._vmops._pathutils.get_instance_dir(instance.name, create_dir=False))
+
+    def _definition_away(self, instance: Any) -> str | None:
+        problem = self._definition_files(instance).problem()
+        if problem is None:
+            return None
+        LOG.warning("The VM cannot be imported: %s", problem, instance=instance)
+        return ""
 
     # Looking, and telling.
 

@@ -7,6 +7,7 @@ defined. :meth:`Vtpm.attach` then acts, after it is defined and before it starts
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -226,7 +227,7 @@ class Vtpm:
         return errors.fitted(
             "%s is not in the server's key protector, which names %s. %s",
             "This host's guardian (%s...)" % fabric[:8],
-            ", ".join("%s (%s...)" % (one.name, one.thumbprint[:8]) for one in found),
+            ", ".join("%s (%s...)" % (_short_name(one), one.thumbprint[:8]) for one in found),
             "Give the HGS a certificate of these (Add-HgsKeyProtectionCertificate).")
 
     def _guardians_of(self, vm_name: str) -> tuple[key_protector.Guardian, ...] | None:
@@ -238,6 +239,11 @@ class Vtpm:
         except (errors.AttachError, errors.KeyProtectorError) as exc:
             LOG.warning("Who can unwrap the key protector of %s is not known: %s", vm_name, exc)
             return None
+
+
+def _short_name(guardian: key_protector.Guardian) -> str:
+    """Without what Windows writes around the name of a guardian that it makes."""
+    return re.sub(r"^Shielded VM Encryption Certificate \((.*)\)$", r"\1", guardian.name)
 
 
 def _log(protector: key_protector.KeyProtector, made: str) -> None:

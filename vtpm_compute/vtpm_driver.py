@@ -38,6 +38,8 @@ class VtpmDriver(server_life.ServerLife):
             getattr(self, name)._vmops = self._vmops
         # What the VMs of rebuilds under way will get, by instance; None: no vTPM.
         self._rebuilds: dict[str, vtpm.PreparedVtpm | None] = {}
+        # Instances with a vTPM whose evacuations to this host are under way.
+        self._evacuations: set[str] = set()
 
     def init_host(self, host: str) -> None:
         """The stock driver's start; removes what an earlier process may have left."""
@@ -46,15 +48,22 @@ class VtpmDriver(server_life.ServerLife):
             self._vmops.vtpm.clean_up()
 
     def spawn(self, context: Any, instance: Any, image_meta: Any, injected_files: Any,
-              admin_password: Any, allocations: Any, *args: Any, **kwargs: Any) -> None:
+              admin_password: Any, allocations: Any, network_info: Any = None,
+              block_device_info: Any = None, *args: Any, **kwargs: Any) -> None:
         """Build the server; one that asks for a vTPM starts with it, or not at all.
 
         :raises nova.exception.BuildAbortException: when the vTPM is refused, with the reason. Any
             other exception would make Nova try other hosts and drop the reason.
         """
         def build() -> None:
-            super(VtpmDriver, self).spawn(context, instance, image_meta, injected_files,
-                                          admin_password, allocations, *args, **kwargs)
+            super(VtpmDriver, self).spawn(
+                context, instance, image_meta, injected_files, admin_password, allocations,
+                network_info, block_device_info, *args, **kwargs)
+
+        if instance.uuid in self._evacuations:
+            self._evacuations.remove(instance.uuid)
+            self._import(context, instance, image_meta, network_info, block_device_info)
+            return
 
         with contextlib.ExitStack() as undo:
             if not marks.is_marked(instance):
@@ -93,9 +102,11 @@ class VtpmDriver(server_life.ServerLife):
             was, and its fault says why.
         """
         try:
+            self._evacuations.discard(instance.uuid)
             if kwargs.get("evacuate"):
-                # The VM, with its TPM, may still be on the other host.
-                _refuse_existing(instance)
+                if marks.is_marked(instance):
+                    self.require_evacuation(instance)
+                    self._evacuations.add(instance.uuid)
             else:
                 self._rebuilds[instance.uuid] = self._prepare(context, instance)
         except errors.VtpmError as exc:
@@ -109,6 +120,17 @@ class VtpmDriver(server_life.ServerLife):
         if instance.task_state != task_states.REBUILDING:
             self._rebuilds.pop(instance.uuid, None)
         super().destroy(context, instance, *args, **kwargs)
+
+    def _is_rebuilt_here(self, instance: Any) -> bool:
+        return instance.uuid in self._rebuilds
+
+    def _import(self, context: Any, instance: Any, image_meta: Any, network_info: Any,
+                block_device_info: Any) -> None:
+        try:
+            self.import_evacuated(context, instance, image_meta, network_info, block_device_info)
+        except errors.VtpmError as exc:
+            LOG.error("The server is not evacuated: %s", exc, instance=instance)
+            raise abort(instance, str(exc)) from exc
 
     def _prepare(self, context: Any, instance: Any) -> vtpm.PreparedVtpm | None:
         """Decide again on the host itself, and get what the VM needs; None: no vTPM."""

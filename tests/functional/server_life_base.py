@@ -59,8 +59,8 @@ class ServerLifeCase(hyperv_base.HyperVTestCase):
 
     def image(self, number=1, **properties):
         """An image that asks for a vTPM, with the tenant's key protector."""
-        return self.create_image(number, **dict(
-            hyperv_base.GENERATION_2, os_vtpm="required", os_vtpm_keys=KEY, **properties))
+        return self.create_image(number, **{
+            **hyperv_base.GENERATION_2, "os_vtpm": "required", "os_vtpm_keys": KEY, **properties})
 
     def boot_with_secret(self, host="HV1", networks="none"):
         """A server on a host, whose TPM holds a secret."""

@@ -3,18 +3,23 @@
 # Patches nova first.
 from tests.functional import server_life_base  # isort: skip
 
+import importlib
 import os
+from unittest import mock
 
 import fixtures
+import greenlet
 import pytest
 
-from tests.functional.server_life_base import EAST, OTHER_KEY, RUNNING
+from tests.functional.server_life_base import EAST, OFF, OTHER_KEY, RUNNING
 from tests.hyperv import key_protector
 from tests.hyperv.guardian import Guardian
+from vtpm_scheduling import decision, policy
 
 pytestmark = pytest.mark.os_win
 
 SAVED, PAUSED = 6, 9
+_CH = "compute_hyperv.nova."
 
 
 class _EveryDriver:
@@ -65,6 +70,7 @@ class _EveryDriver:
     def test_an_image_of_the_server(self):
         server = self.boot_with_secret()
         self._snapshot_server(server, "image-of-it")
+        self._soon(lambda: self._server_with(server, {"OS-EXT-STS:task_state": None}))
         self.assert_kept(server, "HV1")
 
     def test_rebuild_gets_the_keys_of_the_new_image(self):
@@ -135,21 +141,24 @@ class _EveryDriver:
         self.assert_kept(server, "HV2")
 
     def migration_to(self, host):
-        return {"os-migrateLive": {"host": host, "block_migration": "auto", "force": True}}
+        return {"os-migrateLive": {"host": host, "block_migration": "auto"}}
 
     def only_the_drivers_look(self):
         """The scheduler's report is up to a minute old, and could be wrong."""
         self.useFixture(fixtures.MonkeyPatch(
-            "vtpm_scheduling.policy.misfit", lambda *arguments, **keywords: None))
+            "vtpm_scheduling.decision._decide",
+            lambda request: decision.Decision(policy.NO_VTPM)))
 
     def test_live_migration_to_a_host_that_is_not_guarded_any_more(self):
         server = self.boot_with_secret()
+        self.only_the_drivers_look()
         self.simulated.set_guarded("HV2", False)
         self.assert_refused(server, "it is not guarded", **self.migration_to("HV2"))
 
     def test_live_migration_to_another_fabric(self):
         server = self.boot_with_secret()
         self.start_compute_on("HV3")
+        self.only_the_drivers_look()
         self.assert_refused(server, "The other host belongs to another fabric",
                             **self.migration_to("HV3"))
 
@@ -176,6 +185,7 @@ class _EveryDriver:
         self.assert_not_started(server, "is not in the server's key protector, which names "
                                 "Contoso (%s...), " % self.owner.thumbprint[:8])
         self.assertIn("Add-HgsKeyProtectionCertificate", self.act(server, **{"os-start": None}))
+        self.assertEqual(OFF, self.machine(server)["state"])
 
     def test_a_start_on_a_host_that_is_not_guarded_any_more(self):
         server = self.boot_with_secret()
@@ -202,7 +212,9 @@ class _EveryDriver:
         server = self._wait_for_state_change(server, "ERROR")
         self.assertIn("cannot unwrap the server's key protector", server["fault"]["message"])
         self.simulated.set_guarded("HV1", True)
-        self._reboot_server(server, hard=True)
+        self.api.post_server_action(server["id"], {"os-resetState": {"state": "active"}})
+        self._stop_server(server)
+        self._start_server(server)
         self.assert_tpm(server)
 
 
@@ -270,3 +282,125 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
         self.change_guardian()
         self.only_the_drivers_look()
         self.assert_refused(server, "is not in the server's key protector", migrate=None)
+
+    # A nova-compute that dies in the middle of a move, and starts again.
+
+    def die_in(self, method, after=False):
+        """A resize in which nova-compute dies before or after a method of compute-hyperv.
+
+        Nothing of what Nova does about exceptions happens: this is none.
+        """
+        server = self.boot_with_secret()
+        self.die_in_resize_of(server, method, after)
+        self.restart("HV1")
+        return self._soon(lambda: self._server_with(
+            server, {"OS-EXT-STS:task_state": None, "status": "ACTIVE"}))
+
+    def die_in_resize_of(self, server, method, after):
+        owner = importlib.import_module(method.rpartition(".")[0].rpartition(".")[0])
+        owner = getattr(owner, method.split(".")[-2])
+        name, original = method.split(".")[-1], getattr(owner, method.split(".")[-1])
+        died = []
+
+        def die(*arguments, **keywords):
+            if after:
+                original(*arguments, **keywords)
+            died.append(name)
+            raise greenlet.GreenletExit
+        with mock.patch.object(owner, name, die):
+            self.api.post_server_action(server["id"], {"migrate": None})
+            self._soon(lambda: self.assertEqual([name], died))
+        self.assertEqual("resize_migrating", self.api.get_server(server["id"])[
+            "OS-EXT-STS:task_state"])
+
+    def assert_goes_on(self, server):
+        """It runs where it was, and can be moved."""
+        self.assert_kept(server, "HV1")
+        self._resize_server(server, self.LARGER_FLAVOR)
+        self.assert_kept(server, "HV2")
+        self._revert_resize(server)
+        self.assert_kept(server, "HV1")
+
+    def test_dies_before_it_stops_the_server(self):
+        self.assert_goes_on(self.die_in(_CH + "vmops.VMOps.power_off"))
+
+    def test_dies_after_it_stopped_the_server(self):
+        self.assert_goes_on(self.die_in(_CH + "vmops.VMOps.power_off", after=True))
+
+    def test_dies_when_the_disks_have_moved(self):
+        self.assert_goes_on(self.die_in(_CH + "pathutils.PathUtils.copy_vm_config_files"))
+
+    def test_dies_before_it_destroys_the_vm(self):
+        self.assert_goes_on(self.die_in(_CH + "vmops.VMOps.destroy"))
+
+    def test_dies_after_it_destroyed_the_vm(self):
+        self.assert_goes_on(self.die_in(_CH + "vmops.VMOps.destroy", after=True))
+
+    def test_dies_in_a_second_resize(self):
+        """compute-hyperv still knows where the first one had moved the files."""
+        server = self.boot_with_secret()
+        for _ in range(2):
+            self._migrate_server(server)
+            self._wait_for_state_change(server, "VERIFY_RESIZE")
+            server = self._confirm_resize(server)
+        self.assertEqual("HV1", self.host_of(server))
+        self.die_in_resize_of(server, _CH + "vmops.VMOps.power_off", after=True)
+        self.restart("HV1")
+        server = self._soon(lambda: self._server_with(server, {"OS-EXT-STS:task_state": None}))
+        self.assert_goes_on(server)
+
+
+@pytest.mark.compute_hyperv
+class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
+    """compute-hyperv's standalone driver, on storage that the hosts share."""
+
+    def _prepare_services(self):
+        super()._prepare_services()
+        self.shared = os.path.join(self.disks, "shared")
+        self.flags(instances_path=self.shared)
+
+    def folder_of(self, server):
+        return os.path.join(self.shared, self.name_of(server))
+
+    def fail(self, host):
+        self.lose_power(host)
+        (service,) = self.api.get_services(host=host, binary="nova-compute")
+        self.api.put_service(service["id"], {"forced_down": True})
+
+    def come_back(self, host):
+        (service,) = self.api.get_services(host=host, binary="nova-compute")
+        self.api.put_service(service["id"], {"forced_down": False})
+        self.boot_host(host)
+
+    def assert_at(self, server, host):
+        """As machine(), but the host that failed may still have its VM."""
+        found = [one for one in self.machines(host) if one["name"] == self.name_of(server)]
+        self.assertEqual([(self.identifier, RUNNING)], [
+            (one["id"], one["state"]) for one in found])
+        self.assertEqual(server_life_base.SECRET, self.simulated.read_tpm(
+            host, self.name_of(server), "bitlocker"))
+
+    def test_evacuation_and_the_return_of_the_host(self):
+        server = self.boot_with_secret()
+        self.fail("HV1")
+        told = self.act(server, evacuate={})
+        self.assertEqual("", told)
+        server = self.api.get_server(server["id"])
+        self.assertEqual("HV2", self.host_of(server))
+        if server["status"] == "SHUTOFF":
+            self._start_server(server)
+        self.assert_at(server, "HV2")
+        # What is in the TPM goes on.
+        self.simulated.write_tpm("HV2", self.name_of(server), "later", b"more")
+        self.come_back("HV1")
+        self.assertEqual([], self.machines("HV1"))
+        self.assert_kept(server, "HV2")
+        self._stop_server(server)
+        self._start_server(server)
+        self.assert_kept(server, "HV2")
+        self.assertEqual(b"more", self.simulated.read_tpm("HV2", self.name_of(server), "later"))
+        # And it goes on living.
+        self._migrate_server(server)
+        self._wait_for_state_change(server, "VERIFY_RESIZE")
+        self._confirm_resize(server)
+        self.assert_kept(server, "HV1")
