@@ -55,10 +55,11 @@ class ClusterOps(clusterops.ClusterOps):
 
     def _nova_failover_server(self, instance: Any, new_host: str) -> None:
         """Called when the instance's VM came to this node and the cluster is done with it."""
+        node = objects.ComputeNode.get_by_host_and_nodename(self._context, new_host, new_host)
         if "compute_id" in objects.Instance.fields:
-            instance.compute_id = objects.ComputeNode.get_by_host_and_nodename(
-                self._context, new_host, new_host).id
-        super()._nova_failover_server(instance, new_host)
+            instance.compute_id = node.id
+        # As Nova spells it: the cluster may use other cases.
+        super()._nova_failover_server(instance, node.host)
         self._tell_of_start(instance)
 
     def _tell_of_start(self, instance: Any) -> None:

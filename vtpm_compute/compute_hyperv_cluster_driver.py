@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from compute_hyperv.nova import driver as hyperv_driver
@@ -18,8 +19,9 @@ from vtpm_compute import (
     compute_hyperv_driver,
     lifecycle,
     marks,
-    vtpm_driver,
+    server_life,
 )
+from vtpm_compute.lifecycle import Condition
 from vtpm_scheduling import policy
 
 
@@ -39,16 +41,14 @@ class _ClusterDriver(cluster_driver.HyperVClusterDriver):
         raise NotImplementedError()
 
 
-class HyperVClusterDriver(vtpm_driver.VtpmDriver, _ClusterDriver):
+class HyperVClusterDriver(compute_hyperv_driver.HyperVDriver, _ClusterDriver):
     """compute-hyperv's cluster driver with vTPMs.
 
     A failover asks neither Nova nor this driver: all nodes have to be guarded, and of one fabric.
     """
 
     KIND = lifecycle.Driver.CLUSTER
-    VMOPS = compute_hyperv_driver.VMOps
     VMOPS_USERS = (*compute_hyperv_driver.HyperVDriver.VMOPS_USERS, "_clops")
-    capabilities = compute_hyperv_driver.HyperVDriver.capabilities
 
     def __init__(self, virtapi: Any) -> None:
         super().__init__(virtapi)
@@ -62,6 +62,39 @@ class HyperVClusterDriver(vtpm_driver.VtpmDriver, _ClusterDriver):
         if not marks.is_marked(instance):
             return None
         return self._vmops.vtpm.doubt_of_start(instance.name)
+
+    # compute-hyperv takes a VM out of the cluster before it is moved, and puts it back at the end
+    # of what it knows.
+
+    def migrate_disk_and_power_off(self, context: Any, instance: Any, *args: Any,
+                                   **kwargs: Any) -> Any:
+        """Begin a resize or a cold migration; where it fails, the cluster has the VM again."""
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._cluster_again, instance)
+            result = super().migrate_disk_and_power_off(context, instance, *args, **kwargs)
+            undo.pop_all()
+        return result
+
+    def _resume_interrupted(self, instance: Any, network_info: Any, power_on: bool) -> None:
+        self._cluster_again(instance)
+        super()._resume_interrupted(instance, network_info, power_on)
+
+    def import_evacuated(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
+        """Import the VM, and give it to the cluster."""
+        super().import_evacuated(context, instance, *args, **kwargs)
+        self._clops.add_to_cluster(instance)
+
+    def evacuation_checks(self, instance: Any) -> dict[Condition, server_life.Check]:
+        """As outside of a cluster; and the cluster must not have the VM on another node."""
+        return {Condition.NOT_CLUSTERED: lambda: self._clustered(instance),
+                **super().evacuation_checks(instance)}
+
+    def _clustered(self, instance: Any) -> str | None:
+        return "" if self._clops.is_clustered(instance) else None
+
+    def _cluster_again(self, instance: Any) -> None:
+        if self._has_vm(instance) and not self._clops.is_clustered(instance):
+            self._clops.add_to_cluster(instance)
 
 
 def _last_report_of(node: str) -> policy.HostReport | None:

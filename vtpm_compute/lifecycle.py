@@ -88,6 +88,10 @@ class Condition(enum.Enum):
         "The fabric's guardian on this host is not in the server's key protector: no host of the "
         "fabric could start it.",
         "the fabric's guardian is in the server's key protector")
+    NOT_CLUSTERED = (
+        "The failover cluster has the server's VM, and starts it itself on another node. An "
+        "administrator can move its group (Move-ClusterGroup).",
+        "the other host's cluster does not have the VM, on whichever node")
     DEFINITION_SHARED = (
         "The server's TPM is on the host that failed: its VM's files are on no storage that this "
         "host shares. Here it would get a new and empty TPM.",
@@ -126,6 +130,10 @@ _EVACUATION = Rule(
     Verdict.KEEPS_IF, "The VM's definition is imported from the storage that the hosts share. The "
     "host that failed must stay off until its nova-compute runs again.",
     (Condition.DEFINITION_SHARED, Condition.GUARDED, Condition.SAME_FABRIC))
+_EVACUATION_TO_CLUSTER = Rule(
+    Verdict.KEEPS_IF, "From outside of the cluster, as without one. Inside, it is the cluster that "
+    "starts the VM on another node.",
+    (Condition.NOT_CLUSTERED, *_EVACUATION.conditions))
 _NO_EVACUATION = Rule(
     Verdict.REFUSED, "Nova's own driver evacuates no server.",
     sentence="Nova's own Hyper-V driver does not evacuate servers.")
@@ -172,7 +180,7 @@ RULES: dict[Operation, dict[Driver, Rule]] = {
     Operation.LIVE_MIGRATION: dict.fromkeys(Driver, _LIVE_MIGRATION),
     Operation.LIVE_MIGRATION_ABORT: dict.fromkeys(Driver, _NO_ABORT),
     Operation.EVACUATION: {
-        Driver.COMPUTE_HYPERV: _EVACUATION, Driver.CLUSTER: _EVACUATION,
+        Driver.COMPUTE_HYPERV: _EVACUATION, Driver.CLUSTER: _EVACUATION_TO_CLUSTER,
         Driver.NOVA: _NO_EVACUATION},
     Operation.REBUILD: dict.fromkeys(Driver, _REBUILD),
     Operation.SHELVE: dict.fromkeys(Driver, _SHELVE),

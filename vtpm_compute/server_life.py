@@ -202,10 +202,14 @@ class ServerLife(nova_driver.ComputeDriver):
 
         :raises vtpm_compute.errors.OperationRefusedError: when it cannot.
         """
-        self._require(Operation.EVACUATION, {
+        self._require(Operation.EVACUATION, self.evacuation_checks(instance))
+
+    def evacuation_checks(self, instance: Any) -> dict[Condition, Check]:
+        """What looks at the conditions of an evacuation to this host."""
+        return {
             Condition.DEFINITION_SHARED: lambda: self._definition_away(instance),
             Condition.GUARDED: self._unguarded,
-            Condition.SAME_FABRIC: lambda: self._other_fabric(instance)})
+            Condition.SAME_FABRIC: lambda: self._other_fabric(instance)}
 
     def import_evacuated(self, context: Any, instance: Any, image_meta: Any, network_info: Any,
                          block_device_info: Any) -> None:
