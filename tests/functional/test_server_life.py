@@ -112,6 +112,17 @@ class _EveryDriver:
         self.flags(shelved_offload_time=0)
         self._shelve_server(server)
 
+    def test_unshelve_of_what_another_driver_offloaded(self):
+        server = self.boot_on("HV1")
+        self.flags(shelved_offload_time=0)
+        self._shelve_server(server)
+        self.system_metadata(server, hyperv_vtpm="vtpm", hyperv_vtpm_fabric=(
+            self.simulated.fabric_thumbprint(EAST)))
+        self.assertIn("TPM is gone since it was shelved", self.act(server, unshelve=None))
+        server = self.api.get_server(server["id"])
+        self.assertEqual(("SHELVED_OFFLOADED", None), (server["status"], self.host_of(server)))
+        self.assertEqual([[], []], [self.machines("HV1"), self.machines("HV2")])
+
     # Live migration.
 
     def live_migrate(self, server, host, expected="completed"):
@@ -137,6 +148,20 @@ class _EveryDriver:
         self.assert_kept(server, "HV1")
         self.simulated.clear_faults("HV1")
         self.live_migrate(server, "HV2")
+        self.assert_kept(server, "HV2")
+
+    def test_a_live_migration_is_not_aborted(self):
+        server = self.boot_with_secret()
+        self.simulated.add_delay("HV1", "*.MigrateVirtualSystemToHost", 3)
+        self.api.post_server_action(
+            server["id"], {"os-migrateLive": {"host": "HV2", "block_migration": "auto"}})
+        self._wait_for_migration_status(server, ["running"])
+        (migration,) = self.api.api_get(
+            "/servers/%s/migrations" % server["id"]).body["migrations"]
+        self.api.api_delete("/servers/%s/migrations/%d" % (server["id"], migration["id"]))
+        self._wait_for_migration_status(server, ["completed", "error", "failed"])
+        server = self._soon(lambda: self._server_with(server, {"OS-EXT-STS:task_state": None}))
+        self.assertEqual("ACTIVE", server["status"])
         self.assert_kept(server, "HV2")
 
     def migration_to(self, host):
@@ -360,6 +385,29 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
 
 
 @pytest.mark.compute_hyperv
+class ComputeHyperVCellsTest(server_life_base.ServerLifeCase):
+    """compute-hyperv's standalone driver; HV1 and HV2 are in two cells."""
+
+    NUMBER_OF_CELLS = 2
+    CELLS = {"HV1": "cell1", "HV2": "cell2"}
+
+    def _start_compute(self, host, cell_name=None):
+        return super()._start_compute(host, cell_name or self.CELLS[host])
+
+    def _prepare_services(self):
+        super()._prepare_services()
+        self.policy.set_rules(
+            {"compute:servers:resize:cross_cell": "is_admin:True"}, overwrite=False)
+
+    def test_resize_to_another_cell(self):
+        server = self.boot_with_secret()
+        self.assert_refused(server, "A resize to another cell would give", migrate=None)
+        self._stop_server(server)
+        self._start_server(server)
+        self.assert_kept(server, "HV1")
+
+
+@pytest.mark.compute_hyperv
 class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
     """compute-hyperv's standalone driver, on storage that the hosts share."""
 
@@ -504,3 +552,40 @@ class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
         self.evacuate(server)
         self.come_back("HV1")
         self.assertEqual("HV2", self.host_of(self.api.get_server(server["id"])))
+
+    def test_it_is_deleted_when_the_host_returns(self):
+        server = self.boot_with_secret()
+        self.fail("HV1")
+        self.evacuate(server)
+        self._delete_server(server)
+        self.come_back("HV1")
+        self.assertEqual([[], []], [self.machines("HV1"), self.machines("HV2")])
+        self.assertEqual([], [name for name in self.contents() if self.name_of(server) in name])
+
+    def live_migrate(self, server, host, expected="completed"):
+        self.api.post_server_action(
+            server["id"], {"os-migrateLive": {"host": host, "block_migration": "auto"}})
+        self._wait_for_migration_status(server, [expected])
+        return self._wait_for_state_change(server, "ACTIVE")
+
+    def test_live_migration(self):
+        server = self.boot_with_secret()
+        self.live_migrate(server, "HV2")
+        self.assert_kept(server, "HV2")
+        self.simulated.add_fault(
+            "HV2", "*.MigrateVirtualSystemToHost", job_error=("The network was lost.", 32768))
+        self.live_migrate(server, "HV1", "failed")
+        self.simulated.clear_faults("HV2")
+        self.assert_kept(server, "HV2")
+        self._reboot_server(server, hard=True)
+        self.assert_kept(server, "HV2")
+
+    def test_resize(self):
+        server = self.boot_with_secret()
+        self._resize_server(server, "2")
+        self.assert_kept(server, "HV2")
+        self._revert_resize(server)
+        self.assert_kept(server, "HV1")
+        self._resize_server(server, "2")
+        self._confirm_resize(server)
+        self.assert_kept(server, "HV2")
