@@ -67,7 +67,8 @@ class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
 
     KIND = lifecycle.Driver.COMPUTE_HYPERV
     VMOPS = VMOps
-    VMOPS_USERS: ClassVar[tuple[str, ...]] = ("_hostops", "_livemigrationops", "_migrationops", "_event_handler")
+    VMOPS_USERS: ClassVar[tuple[str, ...]] = (
+        "_hostops", "_livemigrationops", "_migrationops", "_event_handler")
     # compute-hyperv 16 does Secure Boot, and does not say so as Nova's own driver does: since
     # nova 23 the scheduler asks placement for it, and would find no host for a shielded VM.
     capabilities = dict(hyperv_driver.HyperVDriver.capabilities, supports_secure_boot=True)

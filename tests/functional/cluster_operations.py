@@ -18,13 +18,10 @@ RUNNING, OFF, SAVED, PAUSED = 2, 3, 6, 9
 ONLINE, OFFLINE, FAILED, PARTIAL = range(4)
 
 
-class ClusterOperations:
-    """Before a test case of several hosts; :attr:`DRIVERS` has HV3's."""
+class ClusterNodes:
+    """Before a test case of several hosts: HV1 and HV2 are nodes; :attr:`DRIVERS` has HV3's."""
 
     STARTED_LATER = ("HV3",)
-    FABRICS = ("east",)
-    HOSTS = tuple({"name": name, "fabric": "east", "live_migration": True}
-                  for name in ("HV1", "HV2", "HV3"))
     CLUSTERS = ({"name": "CL1", "nodes": ["HV1", "HV2"]},)
 
     def _prepare_services(self):
@@ -89,9 +86,6 @@ class ClusterOperations:
         self._wait_for_migration_status(server, [expected])
         return self._wait_for_state_change(server, "ACTIVE")
 
-    def follow_failovers(self):
-        """Called before the first failover: what the driver needs, to follow it."""
-
     def lose(self, host):
         """A node loses its power, and nova-compute there with it."""
         self.stop(host)
@@ -105,7 +99,16 @@ class ClusterOperations:
         left = os.listdir(cfg.CONF.instances_path)
         self.assertNotIn(self.name_of(server), " ".join(left))
 
-    # What Nova's API is asked for.
+
+class ClusterOperations(ClusterNodes):
+    """What is asked of Nova's API."""
+
+    FABRICS = ("east",)
+    HOSTS = tuple({"name": name, "fabric": "east", "live_migration": True}
+                  for name in ("HV1", "HV2", "HV3"))
+
+    def follow_failovers(self):
+        """Called before the first failover: what the driver needs, to follow it."""
 
     def test_power(self):
         server = self.boot_with_tpm()

@@ -3,21 +3,35 @@
 # Patches nova first.
 from tests.functional import nova_base  # isort: skip # noqa: F401
 
-import pytest
+import os
 
-from tests.functional import cluster_operations, server_life_base
-from tests.functional.cluster_operations import FAILED, OFF
+import pytest
+from oslo_config import cfg
+
+from tests.functional import cluster_operations, hyperv_base, server_life_base, test_server_life
+from tests.functional.cluster_operations import FAILED, OFF, ONLINE
+from tests.functional.server_life_base import EAST, RUNNING, WEST
 
 pytestmark = pytest.mark.os_win
+
+HOST_TRAIT = "CUSTOM_HYPERV_GUARDED_HOST"
+
+
+class _VtpmCluster:
+    """A cluster with this project's driver."""
+
+    compute_driver = "vtpm_hyperv.HyperVClusterDriver"
+    DRIVERS = {"HV3": "vtpm_hyperv.HyperVDriver"}
+
+    def is_offered(self, host):
+        """Whether placement knows the host as one for vTPMs."""
+        return HOST_TRAIT in self._get_provider_traits(self._get_provider_uuid_by_host(host))
 
 
 @pytest.mark.compute_hyperv
 class VtpmClusterDriverTest(
-        cluster_operations.ClusterOperations, server_life_base.ServerLifeCase):
+        _VtpmCluster, cluster_operations.ClusterOperations, server_life_base.ServerLifeCase):
     """The same as compute-hyperv's, for servers to which it gave their vTPMs."""
-
-    compute_driver = "vtpm_hyperv.HyperVClusterDriver"
-    DRIVERS = {"HV3": "vtpm_hyperv.HyperVDriver"}
 
     def boot_with_tpm(self, host="HV1"):
         return self.boot_with_secret(host)
@@ -37,3 +51,145 @@ class VtpmClusterDriverTest(
         self._soon(lambda: self.assertIn(
             "the cluster could not start it here. This host cannot unwrap the server's key "
             "protector: ", self.stdlog.logger.output))
+
+    def test_the_cluster_boots(self):
+        """All nodes lost their power; the cluster starts its VMs itself, before Nova does."""
+        self.flags(resume_guests_state_on_host_boot=True)
+        server = self.boot_with_tpm()
+        for host in ("HV2", "HV1"):
+            self.lose(host)
+        self.simulated.restore_node("HV1")
+        self.start_compute_on("HV1")
+        self.assert_on(server, "HV1")
+        self.delete(server)
+
+
+@pytest.mark.compute_hyperv
+class VtpmClusterLifeTest(
+        _VtpmCluster, cluster_operations.ClusterNodes, test_server_life.ComputeHyperVLifeTest):
+    """What compute-hyperv's standalone driver does, on storage that the nodes share."""
+
+    # The cluster's own: see test_the_cluster_boots, and those of failovers.
+    test_the_host_boots = test_the_host_boots_and_cannot_unwrap = None
+
+    def restart(self, host):
+        self.stop(host)
+        self._listening.add(host)
+        hyperv_base.HyperVTestCase.start_compute_on(self, host)
+
+    def files(self, host):
+        root = cfg.CONF.instances_path
+        return sorted(
+            os.path.relpath(os.path.join(folder, name), root)
+            for folder, _, names in os.walk(root) for name in names
+            if os.path.relpath(folder, root).split(os.sep)[0] not in (".", "_base", "locks"))
+
+    def files_with_content(self, host):
+        return {name: os.path.getsize(os.path.join(cfg.CONF.instances_path, name))
+                for name in self.files(host)}
+
+    def assert_nothing_left(self):
+        for host in self.HOSTS:
+            self.assertEqual([], self.machines(host["name"]))
+        self.assertEqual([], self.files("HV1"))
+        self.assertEqual([], self.simulated.cluster_groups("CL1"))
+
+    def assert_kept(self, server, host=None, state=RUNNING):
+        super().assert_kept(server, host, state)
+        if state == RUNNING:
+            group = self.group_of(server)
+            self.assertEqual((self.host_of(self.api.get_server(server["id"])), ONLINE),
+                             (group["owner"], group["state"]))
+
+    def test_a_live_migration_that_fails(self):
+        """The other node cannot unwrap the protector: nobody there reaches the HGS."""
+        server = self.boot_with_secret()
+        self.simulated.set_hgs_reachable(EAST, False)
+        self.live_migrate(server, "HV2", "failed")
+        self.assert_kept(server, "HV1")
+        self.simulated.set_hgs_reachable(EAST, True)
+        self.live_migrate(server, "HV2")
+        self.assert_kept(server, "HV2")
+
+    def test_a_resize_that_fails(self):
+        server = self.boot_with_secret()
+        self.simulated.add_fault("HV1", "*.ExportSystemDefinition", job_error=("Full.", 32768))
+        self.act(server, migrate=None)
+        self.assertIsNotNone(self.group_of(server))
+
+    # It is the cluster that moves VMs away from a node that failed: see ClusterEvacuationTest.
+    test_evacuation_without_shared_storage = None
+
+
+class _Evacuations(_VtpmCluster, cluster_operations.ClusterNodes, server_life_base.ServerLifeCase):
+    HOSTS = tuple({"name": name, "fabric": EAST, "live_migration": True}
+                  for name in ("HV1", "HV2", "HV3"))
+
+    def force_down(self, host):
+        (service,) = self.api.get_services(host=host, binary="nova-compute")
+        self.api.put_service(service["id"], {"forced_down": True})
+
+
+@pytest.mark.compute_hyperv
+class ClusterEvacuationTest(_Evacuations):
+    """A cluster of three nodes, on one of which nova-compute died too."""
+
+    CLUSTERS = ({"name": "CL1", "nodes": ["HV1", "HV2", "HV3"]},)
+    DRIVERS = {}
+    STARTED_LATER = ()
+
+    def test_what_the_cluster_has_is_not_evacuated(self):
+        server = self.boot_with_secret()
+        self.stop("HV2")
+        self.lose("HV1")
+        self.assertEqual("HV2", self.group_of(server)["owner"])
+        for host in ("HV1", "HV2"):
+            self.force_down(host)
+        self.assertIn("The failover cluster has the server's VM", self.act(server, evacuate={}))
+        self.assertEqual([], self.machines("HV3"))
+        self.start_compute_on("HV2")
+        self.assert_on(server, "HV2")
+
+
+@pytest.mark.compute_hyperv
+class EvacuationToClusterTest(_Evacuations):
+    """HV3 shares the cluster's storage and is none of its nodes."""
+
+    def test_a_server_of_another_host(self):
+        self.start_compute_on("HV3")
+        server = self.boot_with_secret("HV3")
+        self.lose_power("HV3")
+        self.force_down("HV3")
+        self.assertEqual("", self.act(server, evacuate={"host": "HV2"}).strip())
+        if self.api.get_server(server["id"])["status"] == "SHUTOFF":  # by the version of Nova
+            self._start_server(server)
+        self.assertEqual(("HV2", ONLINE), (
+            self.group_of(server)["owner"], self.group_of(server)["state"]))
+        self.assertEqual(server_life_base.SECRET, self.simulated.read_tpm(
+            "HV2", self.name_of(server), "bitlocker"))
+
+
+@pytest.mark.compute_hyperv
+class MixedClusterTest(
+        _VtpmCluster, cluster_operations.ClusterNodes, server_life_base.ServerLifeCase):
+    """A cluster whose nodes are of two fabrics."""
+
+    HOSTS = tuple({"name": name, "fabric": fabric, "live_migration": True}
+                  for name, fabric in (("HV1", EAST), ("HV2", WEST), ("HV3", EAST)))
+
+    def test_its_nodes_offer_no_vtpms(self):
+        self.start_compute_on("HV3")
+        for _ in range(2):
+            self._run_periodics()
+            self.assertEqual([False, False, True], [
+                self.is_offered(host) for host in ("HV1", "HV2", "HV3")])
+        # Each says it once.
+        self.assertEqual(2, self.stdlog.logger.output.count(
+            "the nodes of its cluster have different fabric guardians"))
+        self.assertIn("HV2: %s" % self.simulated.fabric_thumbprint(WEST),
+                      self.stdlog.logger.output)
+        self.simulated.remove_guardian("HV2", WEST)
+        self._run_periodics()
+        self._run_periodics()
+        self.assertEqual([True, False, True], [
+            self.is_offered(host) for host in ("HV1", "HV2", "HV3")])
