@@ -132,29 +132,29 @@ MUTATIONS = (
     Mutation(
         "VM running",
         "Hyper-V changes the security of a VM that is off only: no server is built.",
-        "driver.py",
-        "            self.vtpm.attach(instance.name, prepared)\n",
-        "            super().power_on(instance)\n"
-        "            self.vtpm.attach(instance.name, prepared)\n",
+        "vtpm_vmops.py",
+        "        self.vtpm.attach(instance.name, prepared)\n",
+        "        super().power_on(instance)\n"
+        "        self.vtpm.attach(instance.name, prepared)\n",
         (_DRIVER + "test_given_protector",)),
     Mutation(
         "undo not run",
         "A failed build leaves its mark: the next host refuses the server for a TPM it never had.",
-        "driver.py",
+        "vtpm_driver.py",
         """\
-            if policy.MARK_VTPM not in instance.system_metadata:
+            if not marks.is_marked(instance):
                 # Whatever fails: Nova may try the next host with this very instance.
-                undo.callback(_unmark, instance)
+                undo.callback(marks.unmark, instance)
 """,
         "",
         (_DRIVER + "test_a_start_that_fails_leaves_no_mark",)),
     Mutation(
         "mark not written",
         "Nobody knows that the server has a TPM: an evacuation gives it an empty one.",
-        "driver.py",
-        "            LOG.info(\"The vTPM is attached\", instance=instance)\n"
-        "        _mark(instance, prepared)\n",
-        "            LOG.info(\"The vTPM is attached\", instance=instance)\n",
+        "vtpm_vmops.py",
+        "        LOG.info(\"The vTPM is attached\", instance=instance)\n"
+        "        marks.mark(instance, prepared.shielded, prepared.fabric_thumbprint)\n",
+        "        LOG.info(\"The vTPM is attached\", instance=instance)\n",
         (_DRIVER + "test_given_protector",)),
     Mutation(
         "protector without its length",

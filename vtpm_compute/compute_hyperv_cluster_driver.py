@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 from compute_hyperv.nova import driver as hyperv_driver
@@ -69,11 +68,11 @@ class HyperVClusterDriver(compute_hyperv_driver.HyperVDriver, _ClusterDriver):
     def migrate_disk_and_power_off(self, context: Any, instance: Any, *args: Any,
                                    **kwargs: Any) -> Any:
         """Begin a resize or a cold migration; where it fails, the cluster has the VM again."""
-        with contextlib.ExitStack() as undo:
-            undo.callback(self._cluster_again, instance)
-            result = super().migrate_disk_and_power_off(context, instance, *args, **kwargs)
-            undo.pop_all()
-        return result
+        try:
+            return super().migrate_disk_and_power_off(context, instance, *args, **kwargs)
+        except Exception:
+            self._cluster_again(instance)
+            raise
 
     def _resume_interrupted(self, instance: Any, network_info: Any, power_on: bool) -> None:
         self._cluster_again(instance)

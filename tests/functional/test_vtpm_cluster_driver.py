@@ -5,6 +5,7 @@ from tests.functional import nova_base  # isort: skip # noqa: F401
 
 import os
 
+import fixtures
 import pytest
 from oslo_config import cfg
 
@@ -51,6 +52,19 @@ class VtpmClusterDriverTest(
         self._soon(lambda: self.assertIn(
             "the cluster could not start it here. This host cannot unwrap the server's key "
             "protector: ", self.stdlog.logger.output))
+
+    def test_neutron_is_told_of_a_failover(self):
+        """With Nova's objects: compute-hyperv gives dictionaries, which Nova takes no more."""
+        told = []
+        for name in ("migrate_instance_start", "migrate_instance_finish"):
+            self.useFixture(fixtures.MonkeyPatch(
+                "nova.network.neutron.API." + name,
+                lambda api, context, instance, migration, provider_mappings=None: told.append(
+                    (migration.source_compute, migration.dest_compute))))
+        server = self.boot_with_tpm()
+        self.lose("HV1")
+        self.assert_on(server, "HV2")
+        self._soon(lambda: self.assertEqual([("HV1", "HV2")] * 2, told))
 
     def test_the_cluster_boots(self):
         """All nodes lost their power; the cluster starts its VMs itself, before Nova does."""
@@ -113,8 +127,9 @@ class VtpmClusterLifeTest(
 
     def test_a_resize_that_fails(self):
         server = self.boot_with_secret()
-        self.simulated.add_fault("HV1", "*.ExportSystemDefinition", job_error=("Full.", 32768))
-        self.act(server, migrate=None)
+        self.simulated.add_fault(
+            "HV1", "*.RequestStateChange", times=9, job_error=("It goes on.", 32768))
+        self.assertIn("It goes on.", self.act(server, migrate=None))
         self.assertIsNotNone(self.group_of(server))
 
     # It is the cluster that moves VMs away from a node that failed: see ClusterEvacuationTest.

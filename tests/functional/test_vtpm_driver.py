@@ -22,9 +22,11 @@ from vtpm_compute import errors
 pytestmark = pytest.mark.os_win
 
 
-@pytest.mark.compute_hyperv
-class VtpmDriverTest(vtpm_base.VtpmTestCase):
-    """What the driver does for servers with and without a vTPM."""
+class _EveryDriver:
+    """What each driver does for servers with and without a vTPM.
+
+    :cvar MODULE: the driver's
+    """
 
     reads_debug_log = frozenset({"test_nothing_secret_in_the_logs_or_on_the_disk"})
 
@@ -218,9 +220,9 @@ class VtpmDriverTest(vtpm_base.VtpmTestCase):
             self.assertLess(time.monotonic(), deadline, events)
             time.sleep(0.1)
 
-    def test_secure_boot_that_compute_hyperv_refuses(self):
-        """Whatever compute-hyperv finds wrong is the server's fault, not a vain retry."""
-        with mock.patch.object(importlib.import_module("vtpm_compute.compute_hyperv_driver").VMOps,
+    def test_secure_boot_that_the_stock_driver_refuses(self):
+        """Whatever the stock driver finds wrong is the server's fault, not a vain retry."""
+        with mock.patch.object(importlib.import_module(self.MODULE).VMOps,
                                "_requires_secure_boot", side_effect=(
                                    exception.InstanceUnacceptable(instance_id="x", reason="no"))):
             self.assertIn("aborted: Instance x is unacceptable: no",
@@ -264,7 +266,7 @@ class VtpmDriverTest(vtpm_base.VtpmTestCase):
         self.assertEqual(b"key", self.simulated.read_tpm(HOST, machine["name"], "bitlocker"))
         self.assertEqual(requests, len(self.key_manager.requests))
 
-    def test_no_vtpm_leaves_compute_hyperv_alone(self):
+    def test_no_vtpm_leaves_the_stock_driver_alone(self):
         plain = self.create_image(3, **GEN2)
         self.glance._imagedata[plain] = IMAGE_DATA
         self.boot(plain)
@@ -282,3 +284,13 @@ class VtpmDriverTest(vtpm_base.VtpmTestCase):
         for folder, _, names in os.walk(tempfile.gettempdir()):
             self.assertEqual([], [os.path.join(folder, name) for name in names
                                   if name.endswith((".pdk", ".fsk", ".pfx"))])
+
+
+@pytest.mark.compute_hyperv
+class VtpmDriverTest(_EveryDriver, vtpm_base.VtpmTestCase):
+    MODULE = "vtpm_compute.compute_hyperv_driver"
+
+
+class NovaHyperVDriverTest(_EveryDriver, vtpm_base.VtpmTestCase):
+    compute_driver = "vtpm_hyperv.NovaHyperVDriver"
+    MODULE = "vtpm_compute.nova_hyperv_driver"
