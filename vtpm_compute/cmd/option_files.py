@@ -1,0 +1,34 @@
+"""What stands in nova.conf's sections of this project and means nothing (any more)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+from oslo_config import cfg
+
+# Options of earlier releases, as (section, name): what to do instead. There was no release yet
+# whose options are gone.
+GONE: Mapping[tuple[str, str], str] = MappingProxyType({})
+
+
+def strange(files: Iterable[str], section: str, options: Sequence[cfg.Opt],
+            gone: Mapping[tuple[str, str], str] = GONE) -> list[str]:
+    """What is set in a section of some files and is no option of it.
+
+    :param files: that were read without an error.
+    :param options: those of the section.
+    :returns: sentences; each names the file and what to do.
+    """
+    known = {name for option in options for name in (
+        option.dest, option.name, *(old.name for old in option.deprecated_opts))}
+    found = []
+    for file in files:
+        sections: dict[str, dict[str, list[str]]] = {}
+        cfg.ConfigParser(file, sections).parse()
+        for name in sections.get(section, {}):
+            if name.replace("-", "_") not in {one.replace("-", "_") for one in known if one}:
+                found.append("%s in [%s] of %s %s" % (
+                    name, section, file, gone.get(
+                        (section, name), "is not an option: correct or remove it")))
+    return found
