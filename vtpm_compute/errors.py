@@ -41,6 +41,14 @@ class ExistingVtpmError(VtpmError):
     """The operation would give a server that has a vTPM a new and empty one."""
 
 
+class OperationRefusedError(VtpmError):
+    """The operation would lose the server's TPM; see :mod:`vtpm_compute.lifecycle`."""
+
+
+class StartError(VtpmError):
+    """This host cannot unwrap the key protector of a server that has a vTPM."""
+
+
 class KeyFetchError(VtpmError):
     """A secret could not be read from the key manager.
 

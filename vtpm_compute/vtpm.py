@@ -7,6 +7,7 @@ defined. :meth:`Vtpm.attach` then acts, after it is defined and before it starts
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from oslo_log import log as logging
@@ -178,6 +179,62 @@ class Vtpm:
                 "Hyper-V took the vTPM's settings, but reads back %s." % settings)
         if self._security.read_key_protector(vm_name) != prepared.protector:
             raise errors.AttachError("Hyper-V took the key protector, but reads back another one.")
+
+    def misfit(self, fabric_thumbprint: str | None = None) -> policy.Misfit | None:
+        """Why this host, which runs Hyper-V 10.0 or later, cannot run a vTPM now; None: it can.
+
+        :param fabric_thumbprint: of the fabric that a server belongs to; None: any will do.
+        """
+        version = policy.MIN_HYPERVISOR_VERSION
+        home = policy.Home(fabric_thumbprint) if fabric_thumbprint else None
+        return policy.misfit(policy.HostFacts(policy.HYPERV, version, self.report(version)), home,
+                             require_fabric_aggregate=False)
+
+    def doubt_of_start(self, vm_name: str) -> str | None:
+        """Why this host will hardly unwrap a virtual machine's key protector; None: no doubt.
+
+        Only a doubt: a Host Guardian Service may still have the keys of a guardian that is the
+        fabric's no more.
+
+        :returns: a sentence, for the user: what is wrong, and what an administrator can do.
+        """
+        report = self.report(policy.MIN_HYPERVISOR_VERSION)
+        if not report.guarded:
+            return ("This host cannot unwrap the server's key protector: %s. The server can start "
+                    "when the host is guarded again, or on another host of its fabric."
+                    % policy.attestation_meaning(report.attestation_status))
+        return self.other_guardians(vm_name)
+
+    def other_guardians(self, vm_name: str) -> str | None:
+        """Who can unwrap a virtual machine's key protector where the fabric's guardian cannot.
+
+        :returns: a sentence, for the user, with what an administrator can do; None where the
+            fabric's guardian is among them, or where it is not known.
+        """
+        fabric = self.report(policy.MIN_HYPERVISOR_VERSION).fabric_thumbprint
+        found = self._guardians_of(vm_name)
+        if fabric is None or found is None or any(one.thumbprint == fabric for one in found):
+            return None
+        return errors.fitted(
+            "%s is not in the server's key protector, which names %s. %s",
+            "This host's guardian (%s...)" % fabric[:8],
+            ", ".join("%s (%s...)" % (_short_name(one), one.thumbprint[:8]) for one in found),
+            "Give the HGS a certificate of these (Add-HgsKeyProtectionCertificate).")
+
+    def _guardians_of(self, vm_name: str) -> tuple[key_protector.Guardian, ...] | None:
+        """Who can unwrap a virtual machine's key protector; None where that cannot be read."""
+        try:
+            raw = self._security.read_key_protector(vm_name)
+            return key_protector.parse(
+                [raw], "the server", refuse_wrong_signatures=False).guardians
+        except (errors.AttachError, errors.KeyProtectorError) as exc:
+            LOG.warning("Who can unwrap the key protector of %s is not known: %s", vm_name, exc)
+            return None
+
+
+def _short_name(guardian: key_protector.Guardian) -> str:
+    """Without what Windows writes around the name of a guardian that it makes."""
+    return re.sub(r"^Shielded VM Encryption Certificate \((.*)\)$", r"\1", guardian.name)
 
 
 def _log(protector: key_protector.KeyProtector, made: str) -> None:

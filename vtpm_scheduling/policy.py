@@ -240,13 +240,15 @@ def parse_keys(value: str) -> tuple[KeyReference, ...] | Refusal:
     return tuple(keys)
 
 
-def decide_existing(extra_specs: Mapping[str, str]) -> VtpmRequest | Refusal:
+def decide_existing(extra_specs: Mapping[str, str],
+                    shielded: bool | None = None) -> VtpmRequest | Refusal:
     """What a server that has a vTPM asks for on a move.
 
     Its image is not asked: a refused rebuild leaves the properties of an image that the server
     does not run.
 
     :param extra_specs: of its flavor, on a resize of the new one.
+    :param shielded: whether it is shielded, which no move changes; None where that is not known.
     """
     value = extra_specs.get(FLAVOR_VTPM)
     refusal = check_choice("Flavor extra spec", FLAVOR_VTPM, value) if value is not None else None
@@ -254,6 +256,11 @@ def decide_existing(extra_specs: Mapping[str, str]) -> VtpmRequest | Refusal:
         refusal = Refusal(RefusalCode.CONTRADICTION, (
             "Flavor extra spec %s=%s contradicts the vTPM that the server has: choose another "
             "flavor." % (FLAVOR_VTPM, DISABLED)))
+    wrong = {True: DISABLED, False: REQUIRED}.get(shielded) if shielded is not None else None
+    if refusal is None and wrong is not None and extra_specs.get(FLAVOR_SHIELDED) == wrong:
+        refusal = Refusal(RefusalCode.CONTRADICTION, (
+            "Flavor extra spec %s=%s contradicts the server, which is %s: choose another flavor."
+            % (FLAVOR_SHIELDED, wrong, "shielded" if shielded else "not shielded")))
     return refusal or EXISTING_VTPM
 
 

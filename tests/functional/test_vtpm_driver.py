@@ -220,7 +220,7 @@ class VtpmDriverTest(vtpm_base.VtpmTestCase):
 
     def test_secure_boot_that_compute_hyperv_refuses(self):
         """Whatever compute-hyperv finds wrong is the server's fault, not a vain retry."""
-        with mock.patch.object(importlib.import_module("vtpm_compute.driver").VMOps,
+        with mock.patch.object(importlib.import_module("vtpm_compute.compute_hyperv_driver").VMOps,
                                "_requires_secure_boot", side_effect=(
                                    exception.InstanceUnacceptable(instance_id="x", reason="no"))):
             self.assertIn("aborted: Instance x is unacceptable: no",

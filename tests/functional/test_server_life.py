@@ -1,0 +1,406 @@
+"""Each operation of a server's life: its TPM is there afterwards, or it was refused and runs on."""
+
+# Patches nova first.
+from tests.functional import server_life_base  # isort: skip
+
+import importlib
+import os
+from unittest import mock
+
+import fixtures
+import greenlet
+import pytest
+
+from tests.functional.server_life_base import EAST, OFF, OTHER_KEY, RUNNING
+from tests.hyperv import key_protector
+from tests.hyperv.guardian import Guardian
+from vtpm_scheduling import decision, policy
+
+pytestmark = pytest.mark.os_win
+
+SAVED, PAUSED = 6, 9
+_CH = "compute_hyperv.nova."
+
+
+class _EveryDriver:
+    """What every driver does, whatever it is made of.
+
+    :cvar LARGER_FLAVOR: of Nova's fixtures
+    """
+
+    LARGER_FLAVOR = "2"
+
+    # Where the VM stays.
+
+    def test_power(self):
+        server = self.boot_with_secret()
+        # Nobody can read keys any more: nobody needs to.
+        self.key_manager.status = 403
+        self._stop_server(server)
+        self._start_server(server)
+        self._reboot_server(server, hard=True)
+        self._reboot_server(server, hard=False)
+        self.assert_kept(server, "HV1")
+
+    def test_pause_and_suspend(self):
+        server = self.boot_with_secret()
+        self.api.post_server_action(server["id"], {"pause": None})
+        self._wait_for_state_change(server, "PAUSED")
+        self.assert_kept(server, "HV1", PAUSED)
+        self.api.post_server_action(server["id"], {"unpause": None})
+        self._wait_for_state_change(server, "ACTIVE")
+        self.assert_kept(server, "HV1")
+        self._suspend_server(server)
+        self.assert_kept(server, "HV1", SAVED)
+        self._resume_server(server)
+        self.assert_kept(server, "HV1")
+
+    def test_rescue(self):
+        server = self.boot_with_secret()
+        self.rescue(server)
+        self.assert_kept(server, "HV1")
+
+    def test_the_host_boots(self):
+        self.flags(resume_guests_state_on_host_boot=True)
+        server = self.boot_with_secret()
+        self.lose_power("HV1")
+        self.boot_host("HV1")
+        self.assert_kept(server, "HV1")
+
+    def test_an_image_of_the_server(self):
+        server = self.boot_with_secret()
+        self._snapshot_server(server, "image-of-it")
+        self._soon(lambda: self._server_with(server, {"OS-EXT-STS:task_state": None}))
+        self.assert_kept(server, "HV1")
+
+    def test_rebuild_gets_the_keys_of_the_new_image(self):
+        server = self.boot_with_secret()
+        other = Guardian.generate("Fabrikam")
+        self.key_manager.payloads[OTHER_KEY] = self.protector_of(other)
+        self._rebuild_server(server, self.image(2, os_vtpm_keys=OTHER_KEY))
+        guardians = [one["thumbprint"] for one in self.machine(server)["guardians"]]
+        self.assertEqual([one.thumbprint for one in key_protector.read(
+            self.key_manager.payloads[OTHER_KEY])], guardians)
+        self.assertIsNone(self.simulated.read_tpm("HV1", self.name_of(server), "bitlocker"))
+        self.assert_one_protector(2)
+
+    def test_delete(self):
+        server = self.boot_with_secret()
+        self._delete_server(server)
+        self.assert_nothing_left()
+        for host in ("HV1", "HV2"):
+            self.assertEqual([EAST], [one["name"] for one in self.simulated.guardians(host)])
+            self.assertEqual([], self.simulated.certificates(host))
+
+    # What would destroy the TPM.
+
+    def test_shelve(self):
+        server = self.boot_with_secret()
+        for seconds in (0, -1, 3600):
+            self.flags(shelved_offload_time=seconds)
+            self.assert_refused(server, "Shelving would destroy the server's TPM", shelve=None)
+
+    def test_shelve_of_a_stopped_server(self):
+        server = self.boot_with_secret()
+        self._stop_server(server)
+        self.assert_refused(server, "Shelving would destroy the server's TPM", status="SHUTOFF",
+                            shelve=None)
+        self._start_server(server)
+        self.assert_kept(server, "HV1")
+
+    def test_shelve_without_a_vtpm(self):
+        server = self.boot_on("HV1")
+        self.flags(shelved_offload_time=0)
+        self._shelve_server(server)
+
+    # Live migration.
+
+    def live_migrate(self, server, host, expected="completed"):
+        self.api.post_server_action(
+            server["id"], {"os-migrateLive": {"host": host, "block_migration": "auto"}})
+        self._wait_for_migration_status(server, [expected])
+        return self._wait_for_state_change(server, "ACTIVE")
+
+    def test_live_migration(self):
+        server = self.boot_with_secret()
+        self.live_migrate(server, "HV2")
+        self.assert_kept(server, "HV2")
+        self.live_migrate(server, "HV1")
+        self.assert_kept(server, "HV1")
+        self._reboot_server(server, hard=True)
+        self.assert_kept(server, "HV1")
+
+    def test_a_live_migration_that_fails(self):
+        server = self.boot_with_secret()
+        self.simulated.add_fault(
+            "HV1", "*.MigrateVirtualSystemToHost", job_error=("The network was lost.", 32768))
+        self.live_migrate(server, "HV2", "failed")
+        self.assert_kept(server, "HV1")
+        self.simulated.clear_faults("HV1")
+        self.live_migrate(server, "HV2")
+        self.assert_kept(server, "HV2")
+
+    def migration_to(self, host):
+        return {"os-migrateLive": {"host": host, "block_migration": "auto"}}
+
+    def only_the_drivers_look(self):
+        """The scheduler's report is up to a minute old, and could be wrong."""
+        self.useFixture(fixtures.MonkeyPatch(
+            "vtpm_scheduling.decision._decide",
+            lambda request: decision.Decision(policy.NO_VTPM)))
+
+    def test_live_migration_to_a_host_that_is_not_guarded_any_more(self):
+        server = self.boot_with_secret()
+        self.only_the_drivers_look()
+        self.simulated.set_guarded("HV2", False)
+        self.assert_refused(server, "it is not guarded", **self.migration_to("HV2"))
+
+    def test_live_migration_to_another_fabric(self):
+        server = self.boot_with_secret()
+        self.start_compute_on("HV3")
+        self.only_the_drivers_look()
+        self.assert_refused(server, "The other host belongs to another fabric",
+                            **self.migration_to("HV3"))
+
+    def test_live_migration_of_what_the_fabric_cannot_unwrap_any_more(self):
+        server = self.boot_with_secret()
+        self.change_guardian()
+        self.only_the_drivers_look()
+        self.assert_refused(server, "belongs to another fabric", **self.migration_to("HV2"))
+
+    # A fabric whose guardian changed, a host that is not guarded any more.
+
+    def assert_not_started(self, server, words, seen="error"):
+        """A start was tried once, and failed with a reason."""
+        told = self.act(server, **{"os-start": None})
+        self.assertIn(words, told)
+        self.assertEqual("SHUTOFF", self.api.get_server(server["id"])["status"])
+        self.assertEqual(1, len(self.simulated.calls("HV1", "*.RequestStateChange")))
+
+    def test_a_start_of_what_the_fabric_cannot_unwrap_any_more(self):
+        server = self.boot_with_secret()
+        self._stop_server(server)
+        self.change_guardian()
+        self.simulated.clear_calls("HV1")
+        self.assert_not_started(server, "is not in the server's key protector, which names "
+                                "Contoso (%s...), " % self.owner.thumbprint[:8])
+        self.assertIn("Add-HgsKeyProtectionCertificate", self.act(server, **{"os-start": None}))
+        self.assertEqual(OFF, self.machine(server)["state"])
+
+    def test_a_start_on_a_host_that_is_not_guarded_any_more(self):
+        server = self.boot_with_secret()
+        self._stop_server(server)
+        self.simulated.set_guarded("HV1", False)
+        self.simulated.clear_calls("HV1")
+        self.assert_not_started(server, "cannot unwrap the server's key protector")
+        self.simulated.set_guarded("HV1", True)
+        self._start_server(server)
+        self.assert_tpm(server)
+
+    def test_a_hard_reboot_needs_no_unwrapping(self):
+        server = self.boot_with_secret()
+        self.change_guardian()
+        self._reboot_server(server, hard=True)
+        self.assert_tpm(server)
+
+    def test_the_host_boots_and_cannot_unwrap(self):
+        self.flags(resume_guests_state_on_host_boot=True)
+        server = self.boot_with_secret()
+        self.lose_power("HV1")
+        self.simulated.set_guarded("HV1", False)
+        self.boot_host("HV1")
+        server = self._wait_for_state_change(server, "ERROR")
+        self.assertIn("cannot unwrap the server's key protector", server["fault"]["message"])
+        self.simulated.set_guarded("HV1", True)
+        self.api.post_server_action(server["id"], {"os-resetState": {"state": "active"}})
+        self._stop_server(server)
+        self._start_server(server)
+        self.assert_tpm(server)
+
+
+@pytest.mark.compute_hyperv
+class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
+    """compute-hyperv's standalone driver, on the hosts' own disks."""
+
+    def test_resize_and_revert(self):
+        server = self.boot_with_secret()
+        self._resize_server(server, self.LARGER_FLAVOR)
+        self.assert_kept(server, "HV2")
+        self._revert_resize(server)
+        self.assert_kept(server, "HV1")
+
+    def test_resize_and_confirm(self):
+        server = self.boot_with_secret()
+        self._resize_server(server, self.LARGER_FLAVOR)
+        server = self._confirm_resize(server)
+        self.assert_kept(server, "HV2")
+        self.assert_size(server, 2048, 20)
+
+    def test_cold_migration(self):
+        server = self.boot_with_secret()
+        self._migrate_server(server)
+        self._wait_for_state_change(server, "VERIFY_RESIZE")
+        self._confirm_resize(server)
+        self.assert_kept(server, "HV2")
+        # And back, by way of the name of the folder that was there before.
+        self._migrate_server(server)
+        self._wait_for_state_change(server, "VERIFY_RESIZE")
+        self._confirm_resize(server)
+        self.assert_kept(server, "HV1")
+
+    # Resizes that are refused.
+
+    def test_a_guest_state_file_that_is_not_copied(self):
+        server = self.boot_with_secret()
+        folder = os.path.join(self.folder_of(server), "Virtual Machines")
+        stored = self._stored_machine(server)
+        stored.settings["GuestStateDataRoot"] = os.path.join(self.folder_of(server), "elsewhere")
+        os.makedirs(os.path.dirname(stored.guest_state_file))
+        os.rename(os.path.join(folder, stored.identifier + ".vmgs"), stored.guest_state_file)
+        self.useFixture(fixtures.MonkeyPatch(
+            "tests.hyperv.power.Tpm.seal", lambda tpm: None))
+        self.assert_refused(server, "does not lie in the server's folder", migrate=None)
+
+    def test_flavors_that_change_the_vtpm(self):
+        server = self.boot_with_secret()
+        self.only_the_drivers_look()
+        for spec in ({"os:vtpm": "disabled"}, {"os:shielded_vm": "required"}):
+            flavor = self._create_flavor(memory_mb=1024, disk=20, extra_spec=spec)
+            self.assert_refused(server, "choose another flavor", resize={"flavorRef": flavor})
+
+    def test_a_resize_adds_no_vtpm(self):
+        server = self.boot_on("HV1")
+        self.only_the_drivers_look()
+        flavor = self._create_flavor(memory_mb=1024, disk=20, extra_spec={"os:vtpm": "required"})
+        self.assertIn("a resize does not add one",
+                      self.act(server, resize={"flavorRef": flavor}))
+        self.assertEqual(("ACTIVE", RUNNING), (
+            self.api.get_server(server["id"])["status"], self.machine(server)["state"]))
+
+    def test_a_resize_of_what_the_fabric_cannot_unwrap_any_more(self):
+        server = self.boot_with_secret()
+        self.change_guardian()
+        self.only_the_drivers_look()
+        self.assert_refused(server, "is not in the server's key protector", migrate=None)
+
+    # A nova-compute that dies in the middle of a move, and starts again.
+
+    def die_in(self, method, after=False):
+        """A resize in which nova-compute dies before or after a method of compute-hyperv.
+
+        Nothing of what Nova does about exceptions happens: this is none.
+        """
+        server = self.boot_with_secret()
+        self.die_in_resize_of(server, method, after)
+        self.restart("HV1")
+        return self._soon(lambda: self._server_with(
+            server, {"OS-EXT-STS:task_state": None, "status": "ACTIVE"}))
+
+    def die_in_resize_of(self, server, method, after):
+        owner = importlib.import_module(method.rpartition(".")[0].rpartition(".")[0])
+        owner = getattr(owner, method.split(".")[-2])
+        name, original = method.split(".")[-1], getattr(owner, method.split(".")[-1])
+        died = []
+
+        def die(*arguments, **keywords):
+            if after:
+                original(*arguments, **keywords)
+            died.append(name)
+            raise greenlet.GreenletExit
+        with mock.patch.object(owner, name, die):
+            self.api.post_server_action(server["id"], {"migrate": None})
+            self._soon(lambda: self.assertEqual([name], died))
+        self.assertEqual("resize_migrating", self.api.get_server(server["id"])[
+            "OS-EXT-STS:task_state"])
+
+    def assert_goes_on(self, server):
+        """It runs where it was, and can be moved."""
+        self.assert_kept(server, "HV1")
+        self._resize_server(server, self.LARGER_FLAVOR)
+        self.assert_kept(server, "HV2")
+        self._revert_resize(server)
+        self.assert_kept(server, "HV1")
+
+    def test_dies_before_it_stops_the_server(self):
+        self.assert_goes_on(self.die_in(_CH + "vmops.VMOps.power_off"))
+
+    def test_dies_after_it_stopped_the_server(self):
+        self.assert_goes_on(self.die_in(_CH + "vmops.VMOps.power_off", after=True))
+
+    def test_dies_when_the_disks_have_moved(self):
+        self.assert_goes_on(self.die_in(_CH + "pathutils.PathUtils.copy_vm_config_files"))
+
+    def test_dies_before_it_destroys_the_vm(self):
+        self.assert_goes_on(self.die_in(_CH + "vmops.VMOps.destroy"))
+
+    def test_dies_after_it_destroyed_the_vm(self):
+        self.assert_goes_on(self.die_in(_CH + "vmops.VMOps.destroy", after=True))
+
+    def test_dies_in_a_second_resize(self):
+        """compute-hyperv still knows where the first one had moved the files."""
+        server = self.boot_with_secret()
+        for _ in range(2):
+            self._migrate_server(server)
+            self._wait_for_state_change(server, "VERIFY_RESIZE")
+            server = self._confirm_resize(server)
+        self.assertEqual("HV1", self.host_of(server))
+        self.die_in_resize_of(server, _CH + "vmops.VMOps.power_off", after=True)
+        self.restart("HV1")
+        server = self._soon(lambda: self._server_with(server, {"OS-EXT-STS:task_state": None}))
+        self.assert_goes_on(server)
+
+
+@pytest.mark.compute_hyperv
+class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
+    """compute-hyperv's standalone driver, on storage that the hosts share."""
+
+    def _prepare_services(self):
+        super()._prepare_services()
+        self.shared = os.path.join(self.disks, "shared")
+        self.flags(instances_path=self.shared)
+
+    def folder_of(self, server):
+        return os.path.join(self.shared, self.name_of(server))
+
+    def fail(self, host):
+        self.lose_power(host)
+        (service,) = self.api.get_services(host=host, binary="nova-compute")
+        self.api.put_service(service["id"], {"forced_down": True})
+
+    def come_back(self, host):
+        (service,) = self.api.get_services(host=host, binary="nova-compute")
+        self.api.put_service(service["id"], {"forced_down": False})
+        self.boot_host(host)
+
+    def assert_at(self, server, host):
+        """As machine(), but the host that failed may still have its VM."""
+        found = [one for one in self.machines(host) if one["name"] == self.name_of(server)]
+        self.assertEqual([(self.identifier, RUNNING)], [
+            (one["id"], one["state"]) for one in found])
+        self.assertEqual(server_life_base.SECRET, self.simulated.read_tpm(
+            host, self.name_of(server), "bitlocker"))
+
+    def test_evacuation_and_the_return_of_the_host(self):
+        server = self.boot_with_secret()
+        self.fail("HV1")
+        told = self.act(server, evacuate={})
+        self.assertEqual("", told)
+        server = self.api.get_server(server["id"])
+        self.assertEqual("HV2", self.host_of(server))
+        if server["status"] == "SHUTOFF":
+            self._start_server(server)
+        self.assert_at(server, "HV2")
+        # What is in the TPM goes on.
+        self.simulated.write_tpm("HV2", self.name_of(server), "later", b"more")
+        self.come_back("HV1")
+        self.assertEqual([], self.machines("HV1"))
+        self.assert_kept(server, "HV2")
+        self._stop_server(server)
+        self._start_server(server)
+        self.assert_kept(server, "HV2")
+        self.assertEqual(b"more", self.simulated.read_tpm("HV2", self.name_of(server), "later"))
+        # And it goes on living.
+        self._migrate_server(server)
+        self._wait_for_state_change(server, "VERIFY_RESIZE")
+        self._confirm_resize(server)
+        self.assert_kept(server, "HV1")

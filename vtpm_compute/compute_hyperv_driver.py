@@ -1,0 +1,90 @@
+"""compute-hyperv's drivers, with vTPMs: ``compute_driver = vtpm_hyperv.HyperVDriver``."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from compute_hyperv.nova import driver as hyperv_driver
+from compute_hyperv.nova import migrationops as hyperv_migrationops
+from compute_hyperv.nova import vmops as hyperv_vmops
+
+from vtpm_compute import lifecycle, marks, vtpm_driver, vtpm_vmops
+
+
+class VMOps(vtpm_vmops.VtpmVMOps, hyperv_vmops.VMOps):
+    """compute-hyperv's VM operations; attaches the vTPM that was prepared for an instance."""
+
+    def _configure_secure_vm(self, context: Any, instance: Any, image_meta: Any,
+                             secure_boot_enabled: bool) -> None:
+        """Called by compute-hyperv after the VM is defined, before it starts."""
+        prepared = self.prepared_for(instance)
+        if prepared is None:
+            # The policy gave this instance no vTPM; compute-hyperv would read the image alone.
+            return
+        if prepared.protector is None:
+            super()._configure_secure_vm(context, instance, image_meta, secure_boot_enabled)
+            marks.mark(instance, prepared.shielded, prepared.fabric_thumbprint)
+        else:
+            self.attach_prepared(instance, secure_boot_enabled)
+
+
+class MigrationOps(hyperv_migrationops.MigrationOps):
+    """compute-hyperv's; imports a VM also in place, from where its files lie."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._in_place: set[str] = set()
+
+    def import_in_place(self, context: Any, instance: Any, image_meta: Any,
+                        block_device_info: Any) -> None:
+        """Register the VM whose files lie in the server's folder.
+
+        :param image_meta: compute-hyperv's, a dictionary.
+        """
+        folder = self._pathutils.get_instance_dir(instance.name, create_dir=False)
+        if self._migrationutils.planned_vm_exists(instance.name):
+            # Left by a process that died.
+            self._migrationutils.destroy_existing_planned_vm(instance.name)
+        self._in_place.add(folder)
+        try:
+            self._import_and_setup_vm(context, instance, folder, image_meta, block_device_info)
+        finally:
+            self._in_place.remove(folder)
+
+    def _import_vm(self, instance_dir: str) -> None:
+        if instance_dir not in self._in_place:
+            super()._import_vm(instance_dir)
+            return
+        definitions = self._pathutils.get_instance_virtual_machines_dir(instance_dir=instance_dir)
+        self._migrationutils.import_vm_definition(
+            self._pathutils.get_vm_config_file(definitions),
+            self._pathutils.get_instance_snapshot_dir(instance_dir=instance_dir))
+
+
+class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
+    """compute-hyperv's standalone driver with vTPMs."""
+
+    KIND = lifecycle.Driver.COMPUTE_HYPERV
+    VMOPS = VMOps
+    VMOPS_USERS = ("_hostops", "_livemigrationops", "_migrationops", "_event_handler")
+    # compute-hyperv 16 does Secure Boot, and does not say so as Nova's own driver does: since
+    # nova 23 the scheduler asks placement for it, and would find no host for a shielded VM.
+    capabilities = dict(hyperv_driver.HyperVDriver.capabilities, supports_secure_boot=True)
+
+    def __init__(self, virtapi: Any) -> None:
+        super().__init__(virtapi)
+        self._migrationops = MigrationOps()
+        self._migrationops._vmops = self._vmops
+
+    def import_evacuated(self, context: Any, instance: Any, image_meta: Any, network_info: Any,
+                         block_device_info: Any) -> None:
+        """Import the VM as compute-hyperv does it at the end of a resize, but in place."""
+        properties = self._recreate_image_meta(context, instance, image_meta)
+        with self._definition_files(instance).kept_on_failure(), contextlib.ExitStack() as undo:
+            # With its definition, which is put back then; not its disks.
+            undo.callback(self._vmops.destroy, instance, network_info, block_device_info,
+                          destroy_disks=False)
+            self._migrationops.import_in_place(context, instance, properties, block_device_info)
+            self._vmops.power_on(instance, network_info=network_info)
+            undo.pop_all()

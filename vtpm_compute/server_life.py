@@ -1,0 +1,344 @@
+"""Operations on a server that has a vTPM: done so that its TPM survives, or refused.
+
+What is refused is decided by :mod:`vtpm_compute.lifecycle`; here it is looked at, before anything
+changes, and told in the exceptions with which Nova leaves a server as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from nova import exception as nova_exception
+from nova.compute import task_states
+from nova.compute import utils as compute_utils
+from nova.virt import driver as nova_driver
+from oslo_log import log as logging
+
+from vtpm_compute import definition_files, errors, lifecycle, marks
+from vtpm_compute.lifecycle import Condition, Operation
+from vtpm_scheduling import policy
+
+LOG = logging.getLogger(__name__)
+
+# Looks at a condition: None where it holds, else what to tell the user, "" for the condition's own.
+Check = Callable[[], "str | None"]
+
+# What Nova stops a server for, other than to stop it. A resize within the cell stops it through
+# migrate_disk_and_power_off alone.
+_STOPPED_FOR = {
+    task_states.SHELVING: Operation.SHELVE,
+    task_states.SHELVING_OFFLOADING: Operation.SHELVE,
+    task_states.RESIZE_MIGRATING: Operation.CROSS_CELL,
+}
+# In an evacuation, and in a rebuild.
+_EVACUATING = (task_states.REBUILDING, task_states.REBUILD_BLOCK_DEVICE_MAPPING,
+               task_states.REBUILD_SPAWNING)
+
+
+class ServerOperationError(nova_exception.NovaException):
+    """An operation failed; Nova shows the reason in its event, and leaves the server as it is."""
+
+    msg_fmt = "%(reason)s"
+
+
+class ServerLife(nova_driver.ComputeDriver):
+    """Put before a stock driver of Hyper-V.
+
+    :cvar KIND: which stock driver it is.
+    """
+
+    KIND: ClassVar[lifecycle.Driver]
+
+    def power_off(self, instance: Any, timeout: int = 0, retry_interval: int = 0) -> None:
+        """Stop the server, unless that is the first step of an operation that loses the TPM.
+
+        :raises ServerOperationError: when it is; the server runs on.
+        """
+        operation = _STOPPED_FOR.get(instance.task_state)
+        if operation is not None and marks.is_marked(instance):
+            with self._told(instance):
+                self._require(operation)
+        super().power_off(instance, timeout, retry_interval)
+
+    def migrate_disk_and_power_off(self, context: Any, instance: Any, dest: str, flavor: Any,
+                                   *args: Any, **kwargs: Any) -> Any:
+        """Begin a resize or a cold migration.
+
+        :raises nova.exception.InstanceFaultRollback: when it is refused; the server runs on.
+        """
+        def rollback(reason: str) -> nova_exception.InstanceFaultRollback:
+            return nova_exception.InstanceFaultRollback(
+                inner_exception=nova_exception.ResizeError(reason=reason))
+
+        with self._told(instance, rollback):
+            if marks.is_marked(instance):
+                self._require(Operation.RESIZE, {
+                    Condition.SAME_REQUEST: lambda: _other_request(policy.decide_existing(
+                        flavor.extra_specs or {}, marks.is_shielded(instance))),
+                    Condition.GUEST_STATE_IN_PLACE: lambda: self._misplaced(instance),
+                    Condition.CAN_UNWRAP: lambda: self._cannot_unwrap(instance)})
+            else:
+                refusal = _other_request(policy.decide_unmarked(
+                    policy.image_properties_of(instance.system_metadata),
+                    instance.flavor.extra_specs or {}, flavor.extra_specs or {}))
+                if refusal is not None:
+                    raise errors.OperationRefusedError(refusal)
+        return super().migrate_disk_and_power_off(
+            context, instance, dest, flavor, *args, **kwargs)
+
+    def check_can_live_migrate_destination(self, context: Any, instance: Any, *args: Any,
+                                           **kwargs: Any) -> Any:
+        """Whether the server can come here.
+
+        :raises nova.exception.MigrationPreCheckError: when its vTPM could not run here.
+        """
+        if marks.is_marked(instance):
+            with self._told(instance, _pre_check_error):
+                self._require(Operation.LIVE_MIGRATION, {
+                    Condition.GUARDED: self._unguarded,
+                    Condition.SAME_FABRIC: lambda: self._other_fabric(instance),
+                    # Only the host where the server runs can read it.
+                    Condition.CAN_UNWRAP: lambda: None})
+        return super().check_can_live_migrate_destination(context, instance, *args, **kwargs)
+
+    def check_can_live_migrate_source(self, context: Any, instance: Any, *args: Any,
+                                      **kwargs: Any) -> Any:
+        """Whether the server can leave.
+
+        :raises nova.exception.MigrationPreCheckError: when no host of its fabric could run it.
+        """
+        if marks.is_marked(instance):
+            with self._told(instance, _pre_check_error):
+                self._require(Operation.LIVE_MIGRATION, {
+                    # The other host was asked before.
+                    Condition.GUARDED: lambda: None, Condition.SAME_FABRIC: lambda: None,
+                    Condition.CAN_UNWRAP: lambda: self._cannot_unwrap(instance)})
+        return super().check_can_live_migrate_source(context, instance, *args, **kwargs)
+
+    # Operations that start a VM: where the host cannot unwrap its key protector, this is told.
+
+    def power_on(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
+        """:raises ServerOperationError: when the host cannot unwrap the key protector."""
+        with self._told(instance):
+            super().power_on(context, instance, *args, **kwargs)
+
+    def reboot(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
+        """:raises ServerOperationError: when the host cannot unwrap the key protector."""
+        with self._told(instance):
+            super().reboot(context, instance, *args, **kwargs)
+
+    def resume(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
+        """:raises ServerOperationError: when the host cannot unwrap the key protector."""
+        with self._told(instance):
+            super().resume(context, instance, *args, **kwargs)
+
+    def rescue(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
+        """:raises ServerOperationError: when the host cannot unwrap the key protector."""
+        with self._told(instance):
+            super().rescue(context, instance, *args, **kwargs)
+
+    def unrescue(self, context: Any, instance: Any) -> None:
+        """:raises ServerOperationError: when the host cannot unwrap the key protector."""
+        with self._told(instance):
+            super().unrescue(context, instance)
+
+    def finish_migration(self, context: Any, migration: Any, instance: Any, *args: Any,
+                         **kwargs: Any) -> None:
+        """:raises ServerOperationError: when the host cannot unwrap the key protector."""
+        with self._told(instance):
+            super().finish_migration(context, migration, instance, *args, **kwargs)
+
+    def finish_revert_migration(self, context: Any, instance: Any, network_info: Any,
+                                migration: Any, block_device_info: Any = None,
+                                power_on: bool = True) -> None:
+        """End the revert of a resize, or of one in whose middle nova-compute died.
+
+        :raises ServerOperationError: when the host cannot unwrap the key protector.
+        """
+        interrupted = instance.task_state == task_states.RESIZE_MIGRATING
+        with self._told(instance):
+            if interrupted and marks.is_marked(instance) and self._has_vm(instance):
+                self._resume_interrupted(instance, network_info, power_on)
+            else:
+                super().finish_revert_migration(
+                    context, instance, network_info, migration, block_device_info, power_on)
+
+    def _resume_interrupted(self, instance: Any, network_info: Any, power_on: bool) -> None:
+        """Use the VM of a server whose move had begun and had not destroyed it.
+
+        The stock driver would import the VM once more, from where an earlier move left its files.
+        """
+        paths = self._vmops._pathutils
+        folder = paths.get_instance_dir(instance.name, create_dir=False)
+        definition_files.put_back_moved_files(
+            paths.get_instance_migr_revert_dir(folder), folder)
+        # Of the move, or of an earlier one.
+        instance.system_metadata.pop("backup_location", None)
+        instance.save()
+        if power_on:
+            self._vmops.power_on(instance, network_info=network_info)
+
+    def resume_state_on_host_boot(self, context: Any, instance: Any, *args: Any,
+                                  **kwargs: Any) -> None:
+        """Start the server again; Nova keeps no reason of a failure, so it is kept here.
+
+        :raises ServerOperationError: when the host cannot unwrap the key protector.
+        """
+        try:
+            with self._told(instance):
+                super().resume_state_on_host_boot(context, instance, *args, **kwargs)
+        except ServerOperationError as exc:
+            compute_utils.add_instance_fault_from_exc(context, instance, exc)
+            raise
+
+    # Evacuations.
+
+    def require_evacuation(self, instance: Any) -> None:
+        """Look whether a server with a vTPM can be evacuated to this host.
+
+        :raises vtpm_compute.errors.OperationRefusedError: when it cannot.
+        """
+        self._require(Operation.EVACUATION, {
+            Condition.DEFINITION_SHARED: lambda: self._definition_away(instance),
+            Condition.GUARDED: self._unguarded,
+            Condition.SAME_FABRIC: lambda: self._other_fabric(instance)})
+
+    def import_evacuated(self, context: Any, instance: Any, image_meta: Any, network_info: Any,
+                         block_device_info: Any) -> None:
+        """Make the server's VM of its definition on the storage that the hosts share; start it.
+
+        Whatever fails leaves the files as they were, and no VM.
+
+        :param image_meta: Nova's ImageMeta.
+        """
+        raise NotImplementedError
+
+    def destroy(self, context: Any, instance: Any, network_info: Any,
+                block_device_info: Any = None, destroy_disks: bool = True,
+                **kwargs: Any) -> None:
+        """Destroy the VM; not the files of one that was evacuated from here.
+
+        Nova destroys the VMs of evacuated servers when nova-compute starts, also while the
+        evacuation may yet be refused.
+        """
+        if not marks.is_marked(instance) or not self._has_vm(instance):
+            super().destroy(context, instance, network_info, block_device_info, destroy_disks,
+                            **kwargs)
+        elif instance.task_state in _EVACUATING and not self._is_rebuilt_here(instance):
+            LOG.warning("The server is being evacuated: its VM stays on this host until that is "
+                        "done and nova-compute starts again", instance=instance)
+        elif instance.host != self._host_name and instance.task_state != task_states.MIGRATING:
+            LOG.info("The server was evacuated to %s, with its VM's files", instance.host,
+                     instance=instance)
+            with self._definition_files(instance).kept():
+                super().destroy(context, instance, network_info, block_device_info, False,
+                                **kwargs)
+        else:
+            super().destroy(context, instance, network_info, block_device_info, destroy_disks,
+                            **kwargs)
+
+    def init_host(self, host: str) -> None:
+        """The stock driver's start.
+
+        :param host: this host, as Nova calls it.
+        """
+        self._host_name = host
+        super().init_host(host)
+
+    def _is_rebuilt_here(self, instance: Any) -> bool:
+        """Whether it is a rebuild for which the VM is to be destroyed."""
+        raise NotImplementedError
+
+    def _has_vm(self, instance: Any) -> bool:
+        return self._vmops._vmutils.vm_exists(instance.name)
+
+    def _definition_files(self, instance: Any) -> definition_files.DefinitionFiles:
+        return definition_files.DefinitionFiles(
+            self._vmops._pathutils.get_instance_dir(instance.name, create_dir=False))
+
+    def _definition_away(self, instance: Any) -> str | None:
+        problem = self._definition_files(instance).problem()
+        if problem is None:
+            return None
+        LOG.warning("The VM cannot be imported: %s", problem, instance=instance)
+        return ""
+
+    # Looking, and telling.
+
+    def _require(self, operation: Operation,
+                 checks: Mapping[Condition, Check] = MappingProxyType({})) -> None:
+        """Look at what must hold for an operation, up to the first that does not.
+
+        :raises vtpm_compute.errors.OperationRefusedError: when it is refused.
+        """
+        unmet: dict[Condition, str] = {}
+        for condition in lifecycle.RULES[operation][self.KIND].conditions:
+            found = checks[condition]()
+            if found is not None:
+                unmet[condition] = found
+                break
+        reason = lifecycle.decide(operation, self.KIND, unmet)
+        if reason is not None:
+            raise errors.OperationRefusedError(reason)
+
+    @contextlib.contextmanager
+    def _told(self, instance: Any,
+              as_nova: Callable[[str], Exception] = lambda reason: ServerOperationError(
+                  reason=reason)) -> Iterator[None]:
+        """Turn this package's errors into one of Nova's.
+
+        :param as_nova: makes it of the reason.
+        """
+        try:
+            yield
+        except errors.VtpmError as exc:
+            LOG.warning("%s", exc, instance=instance)
+            raise as_nova(str(exc)) from exc
+
+    def _misplaced(self, instance: Any) -> str | None:
+        """Whether the guest state lies elsewhere than where the stock driver copies it from."""
+        path = self._vmops.machines.guest_state_file(instance.name)
+        if path is None:
+            LOG.debug("Windows does not say where the TPM's contents lie", instance=instance)
+            return None
+        copied = self._vmops._pathutils.get_instance_virtual_machines_dir(instance.name)
+        if _same(os.path.dirname(path), copied) and os.path.exists(path):
+            return None
+        LOG.warning("The TPM's contents are in %s, and the files in %s are copied", path, copied,
+                    instance=instance)
+        return ""
+
+    def _cannot_unwrap(self, instance: Any) -> str | None:
+        return self._vmops.vtpm.other_guardians(instance.name)
+
+    def _unguarded(self) -> str | None:
+        misfit = self._vmops.vtpm.misfit()
+        if misfit is None:
+            return None
+        LOG.warning("This host cannot run a vTPM: %s", misfit.sentence)
+        return ""
+
+    def _other_fabric(self, instance: Any) -> str | None:
+        misfit = self._vmops.vtpm.misfit(marks.fabric_of(instance))
+        if misfit is None:
+            return None
+        LOG.warning("This host cannot run the server's vTPM: %s", misfit.sentence,
+                    instance=instance)
+        return ""
+
+
+def _pre_check_error(reason: str) -> nova_exception.MigrationPreCheckError:
+    return nova_exception.MigrationPreCheckError(reason=reason)
+
+
+def _other_request(decided: policy.VtpmRequest | policy.Refusal) -> str | None:
+    """Why a flavor is refused; None: it is not."""
+    return decided.sentence if isinstance(decided, policy.Refusal) else None
+
+
+def _same(one: str, other: str) -> bool:
+    return os.path.normcase(os.path.abspath(one)) == os.path.normcase(os.path.abspath(other))
