@@ -94,6 +94,9 @@ def test_a_running_server(operator, tenant):
     assert found["has_vtpm"] and found["request"]["source"] == "concluded from the API"
     assert any("not known from the API" in one for one in found["remarks"])
     assert text.splitlines()[-1] == "It would run: its host fits."
+    told = {one["name"]: one["verdict"] for one in found["operations"]}
+    assert told["shelve, with or without offload"] == "refused"
+    assert told["live migrate"] == "refused at present"
     found, _ = operator.explain("--server", server, *operator.records(), code=0)
     assert found["has_vtpm"] and found["request"]["source"] == "Nova's records"
     tenant.set_attestation(301)

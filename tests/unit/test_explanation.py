@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from vtpm_compute import lifecycle
 from vtpm_compute.cmd import explain, explanation, tables
 from vtpm_compute.cmd.explanation import Outcome, Source
 from vtpm_scheduling import policy
@@ -225,3 +226,37 @@ def test_a_table():
         "| two   | x x x x x x x x x x x x x x x x x x x x x x x x x x x x x x x |",
         "| three | x x x x x x x x x                                             |",
         "+-------+---------------------------------------------------------------+"]
+
+
+class TestOperations:
+
+    def operations(self, status, hosts, own_host="hv1"):
+        answers = explanation.judge_hosts(hosts)
+        return {(one.name, one.drivers): one for one in explanation.operations(
+            status, answers, own_host)}
+
+    def names(self, status):
+        return {name for name, _ in self.operations(status, [reported()])}
+
+    def test_every_operation_is_told_in_some_status(self):
+        told = self.names("ACTIVE") | self.names("VERIFY_RESIZE") | self.names("SHELVED")
+        offered = {operation.value.replace("``", "")
+                   for operation, rules in lifecycle.RULES.items()
+                   if {rule.verdict for rule in rules.values()} != {lifecycle.Verdict.NOT_OFFERED}}
+        assert told == offered
+        assert self.names("SHELVED") == {"unshelve", "delete"}
+
+    def test_what_the_drivers_refuse(self):
+        told = self.operations("ACTIVE", [reported()])
+        assert told["shelve, with or without offload", ()].verdict == "refused"
+        assert told["rebuild", ()].verdict == "new TPM, on purpose"
+        nova = (lifecycle.Driver.NOVA.value,)
+        assert told["resize, cold migrate", nova].verdict == "refused"
+
+    def test_a_move_needs_another_host(self):
+        for others, verdict, sentence in (
+                ([], "refused at present", "no other host fits"),
+                ([reported("hv2", guarded=False)], "refused at present", "no other host fits"),
+                ([reported("hv2")], "keeps its TPM, or refused", "1 other host fits; kept if")):
+            told = self.operations("ACTIVE", [reported(), *others])["live migrate", ()]
+            assert told.verdict == verdict and told.sentence.startswith(sentence)

@@ -26,7 +26,6 @@ _COMPUTE = "2.53"
 # The first with "required" of resource providers.
 _PLACEMENT = "placement 1.18"
 _OK = 200
-_SHELVED = ("SHELVED", "SHELVED_OFFLOADED")
 # Of a page; Nova's own limit is 1000 as a rule.
 _PAGE = 500
 
@@ -68,7 +67,7 @@ class Server:
     @property
     def was_built(self) -> bool:
         """Whether there is, or was, a virtual machine of it."""
-        return self.host is not None or self.status in _SHELVED
+        return self.host is not None or self.status in explanation.SHELVED
 
     def __str__(self) -> str:
         return "%s (%s), %s" % (self.name, self.identifier, self.status)

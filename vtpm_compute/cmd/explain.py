@@ -46,13 +46,13 @@ class _Asked:
     """What is to be explained, and what hangs on it.
 
     :ivar host: where the server is, or was when it was shelved.
-    :ivar is_move: whether it must stay with its fabric.
+    :ivar status: of the server; empty: it is none that has a vTPM.
     :ivar thumbprint: of that fabric's guardian, from the server's mark.
     """
 
     found: explanation.Explanation
     host: str | None = None
-    is_move: bool = False
+    status: str = ""
     thumbprint: str | None = None
 
 
@@ -151,7 +151,8 @@ def _of_server(cloud: cloud_facts.Cloud, options: argparse.Namespace,
             subject, request, source, has_vtpm=has_vtpm, remarks=remarks,
             own_host=server.host if options.flavor is None else None),
         host=server.host or (facts.shelved_host if facts is not None else None),
-        is_move=has_vtpm, thumbprint=facts.fabric_thumbprint if facts is not None else None)
+        status=server.status if has_vtpm else "",
+        thumbprint=facts.fabric_thumbprint if facts is not None else None)
 
 
 def _with_keys(found: explanation.Explanation, logged_in: login.Login,
@@ -189,12 +190,14 @@ def _with_hosts(asked: _Asked, cloud: cloud_facts.Cloud,
     elif any(not one.fabric_labels for one in hosts):
         remarks.append(_OPTION)
     home = None
-    if asked.is_move:
+    if asked.status:
         labels = frozenset(
             label for one in hosts if one.name == asked.host for label in one.fabric_labels)
         home = explanation.home_of(asked.thumbprint, labels, required)
+    answers = explanation.judge_hosts(hosts, home, required)
     return dataclasses.replace(
-        asked.found, hosts=explanation.judge_hosts(hosts, home, required), remarks=remarks)
+        asked.found, hosts=answers, remarks=remarks, operations=tuple(
+            explanation.operations(asked.status, answers, asked.host)) if asked.status else ())
 
 
 def lines(found: explanation.Explanation) -> Iterator[str]:
@@ -211,8 +214,9 @@ def lines(found: explanation.Explanation) -> Iterator[str]:
         yield from tables.table(("Host", "Verdict", "Why", "Source"), _host_rows(found.hosts))
     if found.operations:
         yield ""
-        yield from tables.table(("Operation", "Now", "Why"), [
-            (one.name, one.verdict, one.sentence) for one in found.operations])
+        yield from tables.table(("Operation", "The TPM", "Why"), [
+            ("\n".join([one.name, *("  " + driver for driver in one.drivers)]), one.verdict,
+             one.sentence) for one in found.operations])
     yield ""
     for remark in found.remarks:
         yield "Note: %s" % remark

@@ -12,6 +12,7 @@ import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from vtpm_compute import lifecycle
 from vtpm_scheduling import policy
 
 
@@ -32,6 +33,9 @@ class Outcome(enum.IntEnum):
     NO = 1
     UNKNOWN = 2
 
+
+# What Nova calls a server without a host that has been on one.
+SHELVED = ("SHELVED", "SHELVED_OFFLOADED")
 
 # Which source tells that a host does not fit, and why. Without Nova's records the first three of
 # CONCLUDED are one answer: the host has no trait of a guarded host.
@@ -234,14 +238,67 @@ def fabrics_sentence(keys: Keys, fabrics: Mapping[str, str]) -> tuple[Outcome, s
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """What an operation would do to a server now.
+    """What an operation would do to a server's vTPM now.
 
-    :ivar verdict: such as 'keeps the vTPM', 'refused'.
+    :ivar drivers: of the server's host, as compute_driver names them; empty: whatever it is.
+    :ivar verdict: such as 'keeps its TPM', 'refused'.
     """
 
     name: str
+    drivers: tuple[str, ...]
     verdict: str
-    sentence: str = ""
+    sentence: str
+
+
+_ONLY_IN = {
+    lifecycle.Operation.CONFIRM: ("VERIFY_RESIZE",),
+    lifecycle.Operation.REVERT: ("VERIFY_RESIZE",),
+    lifecycle.Operation.UNSHELVE: SHELVED,
+    lifecycle.Operation.LIVE_MIGRATION: ("ACTIVE", "PAUSED"),
+}
+_OF_SHELVED = (lifecycle.Operation.UNSHELVE, lifecycle.Operation.DELETE)
+# Those that need a host that fits, beside the server's own.
+_MOVES = (lifecycle.Operation.LIVE_MIGRATION, lifecycle.Operation.EVACUATION)
+_ON_THE_HOST = (lifecycle.Condition.GUEST_STATE_IN_PLACE, lifecycle.Condition.CAN_UNWRAP,
+                lifecycle.Condition.DEFINITION_SHARED)
+
+
+def operations(status: str, hosts: Sequence[HostAnswer], own_host: str | None) -> Iterator[
+        Operation]:
+    """What each operation would do to a server with a vTPM.
+
+    :param status: of the server, as Nova's API says it.
+    :param hosts: of all hosts, for this server.
+    """
+    others = [one.outcome for one in hosts if one.host != own_host]
+    for operation, rules in lifecycle.RULES.items():
+        if status not in _ONLY_IN.get(operation, (status,)) or (
+                status in SHELVED and operation not in _OF_SHELVED):
+            continue
+        for rule in dict.fromkeys(rules.values()):
+            drivers = tuple(one.value for one in lifecycle.Driver if rules[one] == rule)
+            if rule.verdict is lifecycle.Verdict.NOT_OFFERED:
+                continue
+            verdict, sentence = rule.verdict.value, rule.sentence or rule.text
+            if rule.verdict is lifecycle.Verdict.KEEPS_IF:
+                verdict, sentence = _with_conditions(operation, rule, others)
+            yield Operation(
+                operation.value.replace("``", ""),
+                () if len(drivers) == len(lifecycle.Driver) else drivers, verdict,
+                sentence.replace("``", ""))
+
+
+def _with_conditions(operation: lifecycle.Operation, rule: lifecycle.Rule,
+                     others: Sequence[Outcome]) -> tuple[str, str]:
+    """The verdict and the sentence, by what is known of the conditions."""
+    fitting = others.count(Outcome.YES)
+    if operation in _MOVES and not fitting and Outcome.UNKNOWN not in others:
+        return "refused at present", "no other host fits"
+    texts = [condition.value[1] for condition in rule.conditions if condition in _ON_THE_HOST or (
+        condition is lifecycle.Condition.SAME_REQUEST)]
+    return rule.verdict.value, "%skept if %s" % (
+        "%d other host%s; " % (fitting, " fits" if fitting == 1 else "s fit")
+        if operation in _MOVES else "", ", and ".join(texts))
 
 
 @dataclasses.dataclass(frozen=True)

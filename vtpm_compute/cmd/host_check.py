@@ -8,8 +8,6 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from keystoneauth1 import exceptions as ksa_exceptions
-from keystoneauth1 import loading
 from oslo_config import cfg
 
 from vtpm_compute import conf, errors
@@ -59,7 +57,9 @@ def load_configuration(files: list[str]) -> cfg.ConfigOpts:
     conf.register_opts(found)
     try:
         found([part for file in files for part in ("--config-file", file)], project="nova")
-        # Values are looked at when they are asked for.
+        # oslo.config looks at a value when it is asked for it.
+        for name in found.vtpm_compute:
+            found.vtpm_compute[name]
         _options(found)
     except (cfg.Error, ValueError, OSError) as exc:
         raise errors.RecordsError("nova.conf cannot be used: %s" % exc) from None
@@ -140,19 +140,8 @@ def _options(configuration: cfg.ConfigOpts) -> host_findings.Options:
         is_service_without_credentials=section.auth == conf.AUTH_SERVICE and
         not section.auth_type and not section.auth_section,
         strange=tuple(option_files.strange(
-            configuration.config_file or [], conf.SECTION, _known_options(section.auth_type))))
-
-
-def _known_options(auth_type: str | None) -> list[cfg.Opt]:
-    """The options of the section, those of its kind of credentials among them."""
-    ((_, options),) = conf.list_opts()
-    if auth_type:
-        try:
-            return [*options, *loading.get_auth_plugin_conf_options(auth_type)]
-        except ksa_exceptions.ClientException:
-            # nova-compute will say that there is no such kind.
-            return options
-    return options
+            configuration.config_file or [], conf.SECTION,
+            option_files.of_compute(section.auth_type))))
 
 
 def facts(state: host_findings.HostState) -> dict[str, str]:

@@ -12,6 +12,7 @@ import enum
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from vtpm_compute import lifecycle
 from vtpm_scheduling import policy
 
 if TYPE_CHECKING:
@@ -21,9 +22,7 @@ MODES = {0: "unknown", 1: "local", 2: "Host Guardian Service"}
 ATTESTATION_MODES = {0: "unknown", 1: "TPM", 2: "Active Directory", 3: "host key"}
 _SUBSTATUS = {1: "Secure Boot is off", 2: "it is being debugged",
               4: "its code integrity policy is not trusted"}
-# What nova.conf may name. Nova adds "nova.virt." before it.
-_DRIVERS = "vtpm_hyperv."
-_LOCAL_DRIVERS = ("HyperVDriver", "HyperVClusterDriver", "NovaHyperVDriver")
+_DRIVERS = tuple(driver.value for driver in lifecycle.Driver)
 
 
 class FindingCode(str, enum.Enum):
@@ -291,11 +290,11 @@ def _of_certificates(guardian: Guardian, days: int, now: datetime.datetime) -> I
 
 def _of_options(state: HostState) -> Iterator[Finding]:
     options = state.options
-    driver = options.compute_driver or ""
-    if not driver.startswith(_DRIVERS) or driver[len(_DRIVERS):] not in _LOCAL_DRIVERS:
+    if options.compute_driver not in _DRIVERS:
         yield _error(FindingCode.OTHER_DRIVER,
-                     "compute_driver is %s, which makes no vTPMs." % (driver or "not set"),
-                     "Set compute_driver = vtpm_hyperv.HyperVDriver.")
+                     "compute_driver is %s, which makes no vTPMs." % (
+                         options.compute_driver or "not set"),
+                     "Set compute_driver to one of %s." % ", ".join(_DRIVERS))
     if state.scratch_problem:
         yield _error(FindingCode.SCRATCH_OPEN, "scratch_path %s: %s" % (
             options.scratch_path, state.scratch_problem),

@@ -7,7 +7,7 @@ called before the others; it makes this process one of Nova's.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import nova.conf
@@ -155,14 +155,17 @@ def marked_servers() -> list[MarkedServer]:
         return sorted(found, key=lambda one: (one.host, one.name, one.identifier))
 
 
-def fabrics(nodes: Sequence[ComputeNode]) -> Mapping[str, str]:
-    """By thumbprint of the guardian, the label of the fabric, or the hosts that have it."""
-    found: dict[str, set[str]] = {}
+def fabrics(nodes: Sequence[ComputeNode]) -> dict[str, str]:
+    """By thumbprint of a guardian, the labels of its fabric; where it has none, its hosts."""
+    labels: dict[str, set[str]] = {}
+    hosts: dict[str, set[str]] = {}
     for one in nodes:
         if one.report is not None and one.report.fabric_thumbprint:
-            found.setdefault(one.report.fabric_thumbprint, set()).update(
-                one.facts.fabric_labels or {"host " + one.host})
-    return {thumbprint: ", ".join(sorted(names)) for thumbprint, names in found.items()}
+            thumbprint = one.report.fabric_thumbprint
+            labels.setdefault(thumbprint, set()).update(one.facts.fabric_labels)
+            hosts.setdefault(thumbprint, set()).add("host " + one.host)
+    return {thumbprint: ", ".join(sorted(labels[thumbprint] or names))
+            for thumbprint, names in hosts.items()}
 
 
 def _cells() -> Iterator[Any]:

@@ -28,7 +28,13 @@ _LOGIN = ("Logs in as the openstack client does: OS_CLOUD and clouds.yaml, or th
 _GUARDIAN = ("the guardian of the fabric: its metadata file, or the SHA-256 thumbprint of its "
              "encryption certificate (64 digits)")
 # The modules of the commands: each imports what no other one needs.
-_MODULES = {("explain", None): "explain"}
+_MODULES = {
+    ("explain", None): "explain",
+    ("inventory", None): "inventory",
+    ("upgrade", "check"): "upgrade_check",
+    ("host", "check"): "host_check",
+    ("host", "inventory"): "host_inventory",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,16 +93,71 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--guardian", metavar="GUARDIAN",
                          help="say whether the key protector names %s" % _GUARDIAN)
     explain.add_argument("--os-cloud", metavar="NAME", help="a cloud of your clouds.yaml")
-    _add_config_file(explain)
+    explain.add_argument(
+        "--config-file", metavar="FILE", nargs="?", action="append", const="",
+        help="read Nova's records, on a controller, with this nova.conf; without FILE: where "
+             "Nova's services look for theirs; may be given several times")
     _add_format(explain)
+
+    inventory = commands.add_parser(
+        "inventory", help="list the servers with a vTPM and their fabrics, on a controller",
+        description="List the servers that have a vTPM, by Nova's records, and tell which are on "
+                    "a host of another fabric.",
+        epilog="Exit code: 0 done, 1 some server is on a host that is not of its fabric, 2 the "
+               "records cannot be read.")
+    _add_config_file(inventory)
+    _add_format(inventory)
+
+    upgrade = commands.add_parser(
+        "upgrade", help="check the set-up before an upgrade, on a controller").add_subparsers(
+            dest="action", required=True, metavar="ACTION")
+    check = upgrade.add_parser(
+        "check", help="check filter, aggregates, hosts' reports, options",
+        description="Check the scheduler's filter, the aggregates of fabrics, what hosts report, "
+                    "and options, as nova-status upgrade check does.",
+        epilog="Exit code: 0 success, 1 warning, 2 failure, 255 an error.")
+    check.add_argument("--json", action="store_true", dest="json",
+                       help="print JSON, as nova-status does")
+    _add_config_file(check)
+
+    host = commands.add_parser(
+        "host", help="look at a Hyper-V host, on it").add_subparsers(
+            dest="action", required=True, metavar="ACTION")
+    check = host.add_parser(
+        "check", help="say what is wrong with this host, and what to do",
+        description="Look at Windows, the Host Guardian Service's client, the fabric's guardian "
+                    "and nova.conf of this host. Run it as an administrator.",
+        epilog="Exit code: 0 VMs with a vTPM can run here, 1 they cannot, 2 it cannot be told.")
+    _add_days(check)
+    _add_config_file(check)
+    _add_format(check)
+    machines = host.add_parser(
+        "inventory", help="list the VMs with a vTPM, who owns them and who can start them",
+        description="List this host's virtual machines with a vTPM, and the owner and the "
+                    "guardians of their key protectors. Run it as an administrator.",
+        epilog="Exit code: 0 done, 1 some certificate has expired or soon will, or a key "
+               "protector cannot be read, 2 the host cannot be asked.")
+    _add_days(machines)
+    _add_format(machines)
     return parser
 
 
 def _add_config_file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config-file", metavar="FILE", nargs="?", action="append", const="",
-        help="read Nova's records, on a controller, with this nova.conf; without FILE: where "
-             "Nova's services look for theirs; may be given several times")
+    parser.add_argument("--config-file", metavar="FILE", action="append",
+                        help="a nova.conf; may be given several times (default: where Nova's "
+                             "services look for theirs)")
+
+
+def _add_days(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--days", type=_days, default=60, metavar="NUMBER",
+                        help="tell certificates that expire within so many days (default: "
+                             "%(default)s)")
+
+
+def _days(text: str) -> int:
+    if not text.isdecimal() or len(text) > 5:
+        raise argparse.ArgumentTypeError("it is a number from 0 to 99999")
+    return int(text)
 
 
 def _add_format(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +172,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("explain takes --server, or --image and --flavor")
     if options.command == "explain" and options.image is not None and options.flavor is None:
         parser.error("explain takes --image with --flavor")
-    if getattr(options, "config_file", None) is not None:
+    if options.command == "explain" and options.config_file is not None:
         options.config_file = [file for file in options.config_file if file]
 
 

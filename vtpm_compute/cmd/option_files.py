@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
+from keystoneauth1 import exceptions as ksa_exceptions
+from keystoneauth1 import loading
 from oslo_config import cfg
+
+from vtpm_compute import conf
 
 # Options of earlier releases, as (section, name): what to do instead. There was no release yet
 # whose options are gone.
@@ -32,3 +36,15 @@ def strange(files: Iterable[str], section: str, options: Sequence[cfg.Opt],
                     name, section, file, gone.get(
                         (section, name), "is not an option: correct or remove it")))
     return found
+
+
+def of_compute(auth_type: str | None) -> list[cfg.Opt]:
+    """The options of ``[vtpm_compute]``, with those of its kind of credentials."""
+    ((_, options),) = conf.list_opts()
+    if auth_type:
+        try:
+            return [*options, *loading.get_auth_plugin_conf_options(auth_type)]
+        except ksa_exceptions.ClientException:
+            # nova-compute says that there is no such kind.
+            return options
+    return options
