@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -171,3 +172,35 @@ def test_what_cannot_be_told(operator, arguments, words):
     done = operator.run("explain", *arguments)
     assert done.returncode == 2 and done.stdout == ""
     assert words in done.stderr
+
+
+def test_on_a_controller(operator, tenant):
+    """Upgrade check and inventory, with nova.conf and Nova's databases."""
+    server, _ = tenant.boot_active(tenant.vtpm_image(os_vtpm_keys=tenant.store(tenant.protector)))
+    done = operator.run("upgrade", "check", *operator.records())
+    # Two hosts report, and the third is too old to.
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("Result: Success") == 5
+    done = operator.run("upgrade", "check", "--json", *operator.records())
+    assert {one["result"] for one in json.loads(done.stdout)["checks"]} == {0}
+    done = operator.run("inventory", "--format", "json", *operator.records())
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = json.loads(done.stdout)
+    assert (row["id"], row["host"], row["problem"]) == (server.id, GUARDED, "")
+    assert row["fabric_thumbprint"] == tenant.cloud.fabric.fabric_thumbprint(FABRIC)
+
+
+def test_the_program_is_installed():
+    program = pathlib.Path(sys.prefix, "bin", "nova-hyperv-vtpm")
+    done = subprocess.run([program, "--help"], text=True, capture_output=True)
+    assert done.returncode == 0
+    for command in ("explain", "inventory", "upgrade", "host"):
+        assert "\n    %s " % command in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["host", "check"], ["host", "inventory"]])
+def test_elsewhere_than_on_a_host(operator, arguments):
+    """Where Windows is not, it says so."""
+    done = operator.run(*arguments)
+    assert done.returncode == 2 and done.stdout == ""
+    assert "is missing: run this on a Hyper-V host" in done.stderr or "Hyper-V" in done.stderr
