@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vtpm_compute import errors
+from vtpm_compute.cmd import missing
 
 
 def load(files: Sequence[str]) -> Any:
@@ -18,8 +19,6 @@ def load(files: Sequence[str]) -> Any:
         # Not above: commands that do not need it work without Nova.
         from vtpm_compute.cmd import nova_records
     except ModuleNotFoundError as exc:
-        raise errors.RecordsError(
-            "The Python package of %s is missing: run this on a controller, with the Python that "
-            "Nova runs in" % exc.name) from None
+        raise errors.RecordsError(missing.clause(exc, missing.ON_A_CONTROLLER)) from None
     nova_records.load(files)
     return nova_records

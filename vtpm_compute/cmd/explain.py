@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vtpm_compute import errors
-from vtpm_compute.cmd import cloud_facts, controller, explanation, login, tables
+from vtpm_compute.cmd import cloud_facts, controller, explanation, login, missing, tables
 from vtpm_compute.cmd.explanation import Outcome, Source
 from vtpm_scheduling import policy
 
@@ -162,9 +162,7 @@ def _with_keys(found: explanation.Explanation, logged_in: login.Login,
         # Not above: they are needed for this alone.
         from vtpm_compute.cmd import commands, key_facts
     except ModuleNotFoundError as exc:
-        raise errors.CloudError(
-            "The Python package of %s is missing. Install it: pip install "
-            "'nova-hyperv-vtpm[tool]'" % exc.name) from None
+        raise errors.CloudError(missing.clause(exc, missing.install("operator"))) from None
     fabrics = dict(records.fabrics) if records is not None else {}
     if options.guardian is not None:
         fabrics = {commands.Wanted.of(options.guardian).thumbprint: "--guardian"}
@@ -202,7 +200,8 @@ def _with_hosts(asked: _Asked, cloud: cloud_facts.Cloud,
 
 def lines(found: explanation.Explanation) -> Iterator[str]:
     """An explanation, for people."""
-    rows = [*found.subject.items(), *explanation.request_rows(found.request)]
+    rows = [*found.subject.items(), *explanation.request_rows(
+        found.request, is_built=bool(found.has_vtpm))]
     if found.has_vtpm is not None:
         rows.append(("Has a vTPM", "%s (%s)" % (
             "yes" if found.has_vtpm else "no", found.request_source.value)))

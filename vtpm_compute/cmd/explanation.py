@@ -421,9 +421,12 @@ def request_as_dict(request: policy.VtpmRequest | policy.Refusal | None,
             "keys": [key.secret_id for key in request.keys], "source": source.value}
 
 
-def request_rows(request: policy.VtpmRequest | policy.Refusal | None) -> Iterator[
-        tuple[str, str]]:
-    """The policy's answer, for people: what, and what about it."""
+def request_rows(request: policy.VtpmRequest | policy.Refusal | None,
+                 is_built: bool = False) -> Iterator[tuple[str, str]]:
+    """The policy's answer, for people: what, and what about it.
+
+    :param is_built: whether there is a server that has its key protector.
+    """
     if request is None:
         yield "Asks for", "not known from the API"
     elif isinstance(request, policy.Refusal):
@@ -435,8 +438,12 @@ def request_rows(request: policy.VtpmRequest | policy.Refusal | None) -> Iterato
     else:
         yield "Asks for", "a shielded VM with a vTPM" if request.shielded else "a vTPM"
         yield "Why", request.asked_by
+        if request is policy.EXISTING_VTPM:
+            return
         yield "Secure Boot", "yes" if request.secure_boot else "no"
+        if is_built:
+            return
         if request.uses_pdk:
             yield "Key protector", "from the provisioning data file (%s)" % policy.IMAGE_PDK
-        elif not request.keys and request is not policy.EXISTING_VTPM:
+        elif not request.keys:
             yield "Key protector", "made on the host, with an owner whose keys nobody keeps"

@@ -11,7 +11,7 @@ from typing import Any
 from oslo_config import cfg
 
 from vtpm_compute import conf, errors
-from vtpm_compute.cmd import host_findings, option_files, tables
+from vtpm_compute.cmd import host_findings, missing, option_files, tables
 from vtpm_compute.cmd.explanation import Outcome
 from vtpm_scheduling import policy
 
@@ -22,7 +22,7 @@ _RELEASES = {"14393": "2016", "17763": "2019", "20348": "2022", "26100": "2025"}
 def run(options: argparse.Namespace) -> Outcome:
     """Check.
 
-    :returns: NO when no vTPM runs on this host.
+    :returns: NO when no vTPM runs on this host; UNKNOWN when this is none of Hyper-V.
     :raises vtpm_compute.errors.VtpmError: when nothing can be told.
     """
     configuration = load_configuration(options.config_file or [])
@@ -32,6 +32,8 @@ def run(options: argparse.Namespace) -> Outcome:
     for line in [tables.as_json(as_dict(state, found))] if options.format == tables.JSON else \
             lines(state, found):
         print(line)
+    if state.windows_problem:
+        return Outcome.UNKNOWN
     return Outcome.NO if any(one.severity is host_findings.Severity.ERROR for one in found) else \
         Outcome.YES
 
@@ -47,9 +49,7 @@ def load_configuration(files: list[str]) -> cfg.ConfigOpts:
         import nova.conf.compute
         import nova.conf.paths
     except ModuleNotFoundError as exc:
-        raise errors.RecordsError(
-            "The Python package of %s is missing: run this on a compute host, with the Python "
-            "that nova-compute runs in" % exc.name) from None
+        raise errors.RecordsError(missing.clause(exc, missing.ON_A_COMPUTE_HOST)) from None
     # Not Nova's own, which wants far more than what is looked at.
     found = cfg.ConfigOpts()
     nova.conf.paths.register_opts(found)
@@ -77,9 +77,7 @@ def read(configuration: cfg.ConfigOpts) -> host_findings.HostState:
 
         from vtpm_compute import guardians, private_folders, windows_errors
     except ModuleNotFoundError as exc:
-        raise errors.RecordsError(
-            "The Python package of %s is missing: run this on a Hyper-V host, with the Python "
-            "that nova-compute runs in" % exc.name) from None
+        raise errors.RecordsError(missing.clause(exc, missing.ON_A_COMPUTE_HOST)) from None
     values: dict[str, Any] = {"options": _options(configuration)}
     try:
         values["windows_version"] = windows_errors.translated(
@@ -178,6 +176,9 @@ def lines(state: host_findings.HostState, found: list[host_findings.Finding]) ->
             ("%s\n%s" % (one.severity.value, one.code.value), one.sentence, one.remedy)
             for one in found])
     errors_found = sum(one.severity is host_findings.Severity.ERROR for one in found)
+    if state.windows_problem:
+        yield "Whether VMs with a vTPM can run here cannot be told."
+        return
     yield "No vTPM runs on this host: %d error%s." % (
         errors_found, "s" if errors_found > 1 else "") if errors_found else \
         "VMs with a vTPM can run on this host."

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vtpm_compute import errors, key_protector
-from vtpm_compute.cmd import commands, tables
+from vtpm_compute.cmd import commands, missing, tables
 from vtpm_compute.cmd.explanation import Outcome
 
 _GENERATION_2 = 2
@@ -78,9 +78,7 @@ def read() -> list[Machine]:
 
         from vtpm_compute import security, windows_errors
     except ModuleNotFoundError as exc:
-        raise errors.RecordsError(
-            "The Python package of %s is missing: run this on a Hyper-V host, with the Python "
-            "that nova-compute runs in" % exc.name) from None
+        raise errors.RecordsError(missing.clause(exc, missing.ON_A_COMPUTE_HOST)) from None
     utils = windows_errors.translated(
         "Hyper-V cannot be asked", errors.AttachError, utilsfactory.get_vmutils)
     service = security.SecurityService(utils)

@@ -9,6 +9,7 @@ from keystoneauth1 import adapter as keystone_adapter
 from keystoneauth1 import exceptions as ksa_exceptions
 
 from vtpm_compute import errors
+from vtpm_compute.cmd import missing
 from vtpm_scheduling import policy
 
 CREDENTIALS = "Check OS_CLOUD and clouds.yaml, or the OS_* variables"
@@ -56,9 +57,7 @@ def connect(cloud: str | None, program: str) -> Login:
         import openstack.config
         import openstack.exceptions
     except ModuleNotFoundError as exc:
-        raise errors.LoginError(
-            "the Python package of %s is missing. Install it: pip install "
-            "'nova-hyperv-vtpm[tool]'" % exc.name) from None
+        raise errors.LoginError(missing.clause(exc, missing.install("tool"))) from None
     try:
         region = openstack.config.get_cloud_region(cloud=cloud, app_name=program)
         session = region.get_session()

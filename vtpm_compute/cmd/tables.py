@@ -10,8 +10,9 @@ from typing import Any
 TABLE, JSON = "table", "json"
 FORMATS = (TABLE, JSON)
 
-# Characters in a column at most; longer texts go on in the next line.
-_WIDTH = 62
+# Characters in a column at most; longer texts go on in the next line. A thumbprint has 64, and is
+# to be copied whole.
+_WIDTH = 64
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
@@ -41,7 +42,8 @@ def as_json(value: Any) -> str:
 def _lines(value: object) -> list[str]:
     text = "" if value is None else str(value)
     return [line for part in text.splitlines()
-            for line in textwrap.wrap(part, _WIDTH, break_on_hyphens=False) or [""]]
+            for line in textwrap.wrap(
+                part, _WIDTH, break_on_hyphens=False, break_long_words=False) or [""]]
 
 
 def _row(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> Iterator[str]:

@@ -9,7 +9,7 @@ import argparse
 import types
 
 from vtpm_compute import errors
-from vtpm_compute.cmd import controller
+from vtpm_compute.cmd import controller, missing
 
 _ERROR = 255
 
@@ -26,9 +26,7 @@ def run(options: argparse.Namespace) -> int:
 
         from vtpm_compute.cmd import upgrade_checks
     except ModuleNotFoundError as exc:
-        raise errors.RecordsError(
-            "The Python package of %s is missing. Install it: pip install "
-            "'nova-hyperv-vtpm[operator]'" % exc.name) from None
+        raise errors.RecordsError(missing.clause(exc, missing.install("operator"))) from None
     # Where it looks for its own command line, of which ours is none.
     upgradecheck.CONF = types.SimpleNamespace(
         command=types.SimpleNamespace(json=options.json))
