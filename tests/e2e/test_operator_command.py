@@ -100,6 +100,9 @@ def test_a_running_server(operator, tenant):
     assert told["live migrate"] == "refused at present"
     found, _ = operator.explain("--server", server, *operator.records(), code=0)
     assert found["has_vtpm"] and found["request"]["source"] == "Nova's records"
+    # Its owner sees neither its host nor any other one.
+    found, _ = operator.explain("--server", server, user="alice", code=2)
+    assert found["has_vtpm"] and "hosts" not in found
     tenant.set_attestation(301)
     try:
         found, _ = operator.explain("--server", server, *operator.records(), code=1)

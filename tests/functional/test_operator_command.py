@@ -176,6 +176,15 @@ class InventoryTest(RecordsTestCase):
         self._run_periodics()
         self.assertIn("no vTPM support", self.rows(1)[server["id"]]["problem"])
 
+    def test_pages(self):
+        self.useFixture(fixtures.MonkeyPatch("vtpm_compute.cmd.nova_records._PAGE", 2))
+        self.start_hosts()
+        image = self.create_image(os_vtpm="required", **GEN2)
+        servers = [self.boot(image) for _ in range(5)]
+        for server in servers:
+            self.marked(server)
+        self.assertEqual({server["id"] for server in servers}, set(self.rows()))
+
     def test_one_without_a_host(self):
         row = nova_records.MarkedServer("id", "name", "project", "", "shelved", "vtpm", EAST)
         self.assertIn("its TPM is gone", inventory.judge([row], [])[0].problem)

@@ -196,7 +196,8 @@ class TestOutcome:
         assert self.outcome(hosts=[self.fits], keys=self.keys) is Outcome.YES
         assert self.outcome(hosts=[self.fits], keys=broken) is Outcome.NO
         # One that runs needs them no more.
-        assert self.outcome(hosts=[self.fits], keys=broken, own_host="hv1") is Outcome.YES
+        assert self.outcome(hosts=[self.fits], keys=broken, has_vtpm=True,
+                            own_host="hv1") is Outcome.YES
 
     def test_a_protector_for_another_fabric(self):
         for fabrics, expected in (({EAST: "east"}, Outcome.YES), ({WEST: "west"}, Outcome.NO),

@@ -26,6 +26,8 @@ _COMPUTE = "2.53"
 # The first with "required" of resource providers.
 _PLACEMENT = "placement 1.18"
 _OK = 200
+# Of a server that Nova put on no host.
+_UNBUILT = ("BUILD", "ERROR")
 # Of a page; Nova's own limit is 1000 as a rule.
 _PAGE = 500
 
@@ -66,8 +68,8 @@ class Server:
 
     @property
     def was_built(self) -> bool:
-        """Whether there is, or was, a virtual machine of it."""
-        return self.host is not None or self.status in explanation.SHELVED
+        """Whether there is, or was, a virtual machine of it; its host may be hidden."""
+        return self.host is not None or self.status not in _UNBUILT
 
     def __str__(self) -> str:
         return "%s (%s), %s" % (self.name, self.identifier, self.status)

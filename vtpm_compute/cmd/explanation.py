@@ -308,7 +308,7 @@ class Explanation:
     :ivar subject: what it is about, by the names of its parts, in their order.
     :ivar request: what the policy says.
     :ivar request_source: what that was decided from.
-    :ivar has_vtpm: whether the server has one: None: it is no server, or that is not known.
+    :ivar has_vtpm: whether the server has one; None: it is none that was built.
     :ivar hosts: of all hosts; None: they could not be asked for, see ``hosts_problem``.
     :ivar remarks: sentences about what is assumed, and what could not be told.
     """
@@ -356,7 +356,7 @@ class Explanation:
         if not request.vtpm:
             yield Outcome.YES, "no vTPM is asked for"
             return
-        if self.own_host is None:
+        if self.has_vtpm is None:
             # A server that was built has its key protector.
             if self.keys is not None and self.keys.problem:
                 yield Outcome.NO, self.keys.problem

@@ -24,6 +24,9 @@ from vtpm_scheduling import conf, instance_facts, policy
 CONF = nova.conf.CONF
 conf.register_opts(CONF)
 
+# Servers read at once.
+_PAGE = 500
+
 
 @dataclasses.dataclass(frozen=True)
 class ComputeNode:
@@ -143,9 +146,7 @@ def marked_servers() -> list[MarkedServer]:
     with _Translated():
         found = []
         for context in _cells():
-            # Any value of the mark: which there are is the driver's affair.
-            for instance in objects.InstanceList.get_by_filters(
-                    context, {"deleted": False}, expected_attrs=["system_metadata"]):
+            for instance in _instances(context):
                 mark = instance.system_metadata.get(policy.MARK_VTPM)
                 if mark is not None:
                     found.append(MarkedServer(
@@ -166,6 +167,19 @@ def fabrics(nodes: Sequence[ComputeNode]) -> dict[str, str]:
             hosts.setdefault(thumbprint, set()).add("host " + one.host)
     return {thumbprint: ", ".join(sorted(labels[thumbprint] or names))
             for thumbprint, names in hosts.items()}
+
+
+def _instances(context: Any) -> Iterator[Any]:
+    """All servers of a cell, a page at a time: which values the mark has is the driver's affair."""
+    marker = None
+    while True:
+        page = objects.InstanceList.get_by_filters(
+            context, {"deleted": False}, expected_attrs=["system_metadata"], limit=_PAGE,
+            marker=marker)
+        yield from page
+        if len(page) < _PAGE:
+            return
+        marker = page[-1].uuid
 
 
 def _cells() -> Iterator[Any]:
