@@ -9,7 +9,7 @@ from compute_hyperv.nova import driver as hyperv_driver
 from compute_hyperv.nova import migrationops as hyperv_migrationops
 from compute_hyperv.nova import vmops as hyperv_vmops
 
-from vtpm_compute import lifecycle, marks, vtpm_driver, vtpm_vmops
+from vtpm_compute import errors, lifecycle, marks, vtpm_driver, vtpm_vmops, windows_errors
 
 
 class VMOps(vtpm_vmops.VtpmVMOps, hyperv_vmops.VMOps):
@@ -81,10 +81,15 @@ class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
                          block_device_info: Any) -> None:
         """Import the VM as compute-hyperv does it at the end of a resize, but in place."""
         properties = self._recreate_image_meta(context, instance, image_meta)
+
+        def call() -> None:
+            self._migrationops.import_in_place(context, instance, properties, block_device_info)
+            self._vmops.power_on(instance, network_info=network_info)
+
         with self._definition_files(instance).kept_on_failure(), contextlib.ExitStack() as undo:
             # With its definition, which is put back then; not its disks.
             undo.callback(self._vmops.destroy, instance, network_info, block_device_info,
                           destroy_disks=False)
-            self._migrationops.import_in_place(context, instance, properties, block_device_info)
-            self._vmops.power_on(instance, network_info=network_info)
+            windows_errors.translated(
+                "The server's VM could not be imported", errors.ImportFailedError, call)
             undo.pop_all()

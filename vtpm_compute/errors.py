@@ -45,6 +45,10 @@ class OperationRefusedError(VtpmError):
     """The operation would lose the server's TPM; see :mod:`vtpm_compute.lifecycle`."""
 
 
+class ImportFailedError(VtpmError):
+    """The VM of a server that is evacuated could not be made of its definition."""
+
+
 class StartError(VtpmError):
     """This host cannot unwrap the key protector of a server that has a vTPM."""
 

@@ -137,12 +137,13 @@ _SHELVE = Rule(
              "(openstack server image create) has its disk, not its TPM.")
 _UNSHELVE = Rule(
     Verdict.REFUSED, "The TPM went when the server was offloaded, with another driver.",
-    sentence="The server had a vTPM, which is gone since it was shelved. Its image can be used for "
-             "a new server, which gets a new TPM.")
+    sentence="The server's TPM is gone since it was shelved, and this would give it a new and "
+             "empty one. A new server can be made from its image.")
 _CROSS_CELL = Rule(
     Verdict.REFUSED, "The server is made anew from a snapshot of its disk. Refused on the host "
     "where it runs, before it is stopped.",
-    sentence="A resize to another cell would give the server a new and empty TPM.")
+    sentence="A resize to another cell would give the server a new and empty one in the place of "
+             "its TPM.")
 _INTERRUPTED = Rule(
     Verdict.KEEPS, "The server's files are put back and its own VM is used again.")
 _DELETE = Rule(Verdict.GONE, "What this driver put on the host goes as well.")

@@ -11,10 +11,11 @@ import contextlib
 from typing import Any, ClassVar
 
 from nova import exception as nova_exception
-from nova.compute import task_states
+from nova.compute import task_states, vm_states
 from oslo_log import log as logging
 
-from vtpm_compute import errors, host_report, marks, server_life, vtpm, vtpm_vmops
+from vtpm_compute import errors, host_report, lifecycle, marks, server_life, vtpm, vtpm_vmops
+from vtpm_compute.lifecycle import Operation
 from vtpm_scheduling import policy
 
 LOG = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class VtpmDriver(server_life.ServerLife):
                 if instance.uuid in self._rebuilds:
                     prepared = self._rebuilds.pop(instance.uuid)
                 else:
-                    _refuse_existing(instance)
+                    self._refuse_existing(instance)
                     prepared = self._prepare(context, instance)
                 if prepared is None:
                     # It may have had one: a rebuild with an image that asks for none.
@@ -142,6 +143,15 @@ class VtpmDriver(server_life.ServerLife):
             return None
         return self._vmops.vtpm.prepare(context, request, self._hypervisor_version())
 
+    def _refuse_existing(self, instance: Any) -> None:
+        """:raises vtpm_compute.errors.ExistingVtpmError: when the instance has a vTPM."""
+        if marks.is_marked(instance):
+            operation = (Operation.UNSHELVE if instance.vm_state == vm_states.SHELVED_OFFLOADED
+                         else Operation.CROSS_CELL)
+            reason = lifecycle.decide(operation, self.KIND)
+            if reason is not None:
+                raise errors.ExistingVtpmError(reason)
+
     def _hypervisor_version(self) -> int:
         """Nova's integer, of this host."""
         return self._hostops._get_hypervisor_version()
@@ -164,11 +174,3 @@ class VtpmDriver(server_life.ServerLife):
 def abort(instance: Any, reason: str) -> nova_exception.BuildAbortException:
     """Nova's exception for a refusal, whose text becomes the server's fault."""
     return nova_exception.BuildAbortException(instance_uuid=instance.uuid, reason=reason)
-
-
-def _refuse_existing(instance: Any) -> None:
-    """:raises vtpm_compute.errors.ExistingVtpmError: when the instance has a vTPM."""
-    if marks.is_marked(instance):
-        raise errors.ExistingVtpmError(
-            "The server has a vTPM, and this would give it a new and empty one. Nothing was "
-            "changed.")

@@ -14,7 +14,6 @@ import pytest
 from tests.functional.server_life_base import EAST, OFF, OTHER_KEY, RUNNING
 from tests.hyperv import key_protector
 from tests.hyperv.guardian import Guardian
-from vtpm_scheduling import decision, policy
 
 pytestmark = pytest.mark.os_win
 
@@ -113,6 +112,17 @@ class _EveryDriver:
         self.flags(shelved_offload_time=0)
         self._shelve_server(server)
 
+    def test_unshelve_of_what_another_driver_offloaded(self):
+        server = self.boot_on("HV1")
+        self.flags(shelved_offload_time=0)
+        self._shelve_server(server)
+        self.system_metadata(server, hyperv_vtpm="vtpm", hyperv_vtpm_fabric=(
+            self.simulated.fabric_thumbprint(EAST)))
+        self.assertIn("TPM is gone since it was shelved", self.act(server, unshelve=None))
+        server = self.api.get_server(server["id"])
+        self.assertEqual(("SHELVED_OFFLOADED", None), (server["status"], self.host_of(server)))
+        self.assertEqual([[], []], [self.machines("HV1"), self.machines("HV2")])
+
     # Live migration.
 
     def live_migrate(self, server, host, expected="completed"):
@@ -140,14 +150,22 @@ class _EveryDriver:
         self.live_migrate(server, "HV2")
         self.assert_kept(server, "HV2")
 
+    def test_a_live_migration_is_not_aborted(self):
+        server = self.boot_with_secret()
+        self.simulated.add_delay("HV1", "*.MigrateVirtualSystemToHost", 3)
+        self.api.post_server_action(
+            server["id"], {"os-migrateLive": {"host": "HV2", "block_migration": "auto"}})
+        self._wait_for_migration_status(server, ["running"])
+        (migration,) = self.api.api_get(
+            "/servers/%s/migrations" % server["id"]).body["migrations"]
+        self.api.api_delete("/servers/%s/migrations/%d" % (server["id"], migration["id"]))
+        self._wait_for_migration_status(server, ["completed", "error", "failed"])
+        server = self._soon(lambda: self._server_with(server, {"OS-EXT-STS:task_state": None}))
+        self.assertEqual("ACTIVE", server["status"])
+        self.assert_kept(server, "HV2")
+
     def migration_to(self, host):
         return {"os-migrateLive": {"host": host, "block_migration": "auto"}}
-
-    def only_the_drivers_look(self):
-        """The scheduler's report is up to a minute old, and could be wrong."""
-        self.useFixture(fixtures.MonkeyPatch(
-            "vtpm_scheduling.decision._decide",
-            lambda request: decision.Decision(policy.NO_VTPM)))
 
     def test_live_migration_to_a_host_that_is_not_guarded_any_more(self):
         server = self.boot_with_secret()
@@ -336,6 +354,22 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
     def test_dies_after_it_destroyed_the_vm(self):
         self.assert_goes_on(self.die_in(_CH + "vmops.VMOps.destroy", after=True))
 
+    def test_evacuation_without_shared_storage(self):
+        server = self.boot_with_secret()
+        self.lose_power("HV1")
+        (service,) = self.api.get_services(host="HV1", binary="nova-compute")
+        self.api.put_service(service["id"], {"forced_down": True})
+        told = self.act(server, evacuate={})
+        self.assertIn("no storage that this host shares", told)
+        self.assertEqual([], self.machines("HV2"))
+        self.api.put_service(service["id"], {"forced_down": False})
+        self.boot_host("HV1")
+        server = self.api.get_server(server["id"])
+        self.assertEqual(("ACTIVE", "HV1"), (server["status"], self.host_of(server)))
+        self._stop_server(server)
+        self._start_server(server)
+        self.assert_kept(server, "HV1")
+
     def test_dies_in_a_second_resize(self):
         """compute-hyperv still knows where the first one had moved the files."""
         server = self.boot_with_secret()
@@ -348,6 +382,29 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
         self.restart("HV1")
         server = self._soon(lambda: self._server_with(server, {"OS-EXT-STS:task_state": None}))
         self.assert_goes_on(server)
+
+
+@pytest.mark.compute_hyperv
+class ComputeHyperVCellsTest(server_life_base.ServerLifeCase):
+    """compute-hyperv's standalone driver; HV1 and HV2 are in two cells."""
+
+    NUMBER_OF_CELLS = 2
+    CELLS = {"HV1": "cell1", "HV2": "cell2"}
+
+    def _start_compute(self, host, cell_name=None):
+        return super()._start_compute(host, cell_name or self.CELLS[host])
+
+    def _prepare_services(self):
+        super()._prepare_services()
+        self.policy.set_rules(
+            {"compute:servers:resize:cross_cell": "is_admin:True"}, overwrite=False)
+
+    def test_resize_to_another_cell(self):
+        server = self.boot_with_secret()
+        self.assert_refused(server, "A resize to another cell would give", migrate=None)
+        self._stop_server(server)
+        self._start_server(server)
+        self.assert_kept(server, "HV1")
 
 
 @pytest.mark.compute_hyperv
@@ -368,9 +425,36 @@ class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
         self.api.put_service(service["id"], {"forced_down": True})
 
     def come_back(self, host):
+        self.boot_host(host)
         (service,) = self.api.get_services(host=host, binary="nova-compute")
         self.api.put_service(service["id"], {"forced_down": False})
-        self.boot_host(host)
+
+    def evacuate(self, server):
+        """Evacuate it to HV2 and start it there."""
+        self.assertEqual("", self.act(server, evacuate={}).strip())
+        server = self.api.get_server(server["id"])
+        self.assertEqual("HV2", self.host_of(server))
+        if server["status"] == "SHUTOFF":  # by the version of Nova
+            server = self._start_server(server)
+        return server
+
+    def assert_not_evacuated(self, server, words):
+        """It is refused or fails, and what the host that failed had is as it was."""
+        files = self.contents()
+        self.assertIn(words, self.act(server, evacuate={}))
+        self.assertEqual(files, self.contents())
+        self.assertEqual([], self.machines("HV2"))
+        self.assertEqual("HV1", self.host_of(self.api.get_server(server["id"])))
+
+    def contents(self):
+        """{path: bytes} of the files of all servers."""
+        found = {}
+        for folder, _, names in os.walk(self.shared):
+            if os.path.basename(folder) not in ("_base", "locks"):
+                for name in names:
+                    with open(os.path.join(folder, name), "rb") as file:
+                        found[os.path.join(folder, name)] = file.read()
+        return found
 
     def assert_at(self, server, host):
         """As machine(), but the host that failed may still have its VM."""
@@ -383,12 +467,7 @@ class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
     def test_evacuation_and_the_return_of_the_host(self):
         server = self.boot_with_secret()
         self.fail("HV1")
-        told = self.act(server, evacuate={})
-        self.assertEqual("", told)
-        server = self.api.get_server(server["id"])
-        self.assertEqual("HV2", self.host_of(server))
-        if server["status"] == "SHUTOFF":
-            self._start_server(server)
+        server = self.evacuate(server)
         self.assert_at(server, "HV2")
         # What is in the TPM goes on.
         self.simulated.write_tpm("HV2", self.name_of(server), "later", b"more")
@@ -404,3 +483,109 @@ class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
         self._wait_for_state_change(server, "VERIFY_RESIZE")
         self._confirm_resize(server)
         self.assert_kept(server, "HV1")
+
+    def test_each_step_fails_once(self):
+        server = self.boot_with_secret()
+        self.fail("HV1")
+        steps = [(method, point) for method in (
+            "ImportSystemDefinition", "ValidatePlannedSystem", "RealizePlannedSystem")
+            for point in ("before", "after")]
+        # One that fails after it started the VM is tried again by os-win, and found done.
+        for method, point in [*steps, ("RequestStateChange", "before")]:
+            self.simulated.add_fault(
+                "HV2", "*." + method, times=6, job_error=("It broke.", 32768), point=point)
+            self.assert_not_evacuated(server, "It broke.")
+            self.simulated.clear_faults("HV2")
+        self.assert_at(self.evacuate(server), "HV2")
+
+    def test_a_host_that_is_not_guarded(self):
+        server = self.boot_with_secret()
+        self.only_the_drivers_look()
+        self.fail("HV1")
+        self.simulated.set_guarded("HV2", False)
+        self.assert_not_evacuated(server, "it is not guarded")
+        self.simulated.set_guarded("HV2", True)
+        self.assert_at(self.evacuate(server), "HV2")
+
+    def test_files_that_are_in_use(self):
+        """As where the host runs on, and its nova-compute alone died."""
+        server = self.boot_with_secret()
+        self.fail("HV1")
+        state = os.path.join(self.folder_of(server), "Virtual Machines",
+                             self.identifier + ".vmgs")
+        opened = open
+
+        def refuse(path, mode="r", *arguments, **keywords):
+            if path == state and mode == "r+b":
+                raise PermissionError(13, "in use by another process")
+            return opened(path, mode, *arguments, **keywords)
+        with mock.patch("vtpm_compute.definition_files.open", refuse, create=True):
+            self.assert_not_evacuated(server, "no storage that this host shares")
+
+    def test_the_host_returns_before_it_is_evacuated(self):
+        server = self.boot_with_secret()
+        self.fail("HV1")
+        # Whoever evacuates it has not begun: its nova-compute is busy, or dead.
+        self.computes["HV2"].stop()
+        self.api.post_server_action(server["id"], {"evacuate": {"host": "HV2"}})
+        self._soon(lambda: self.assertEqual(
+            [("HV1", "accepted")], [(one["source_compute"], one["status"]) for one in
+                                    self.api.api_get("/os-migrations").body["migrations"]]))
+        self.come_back("HV1")
+        self.assertEqual([self.identifier], [one["id"] for one in self.machines("HV1")])
+
+    def test_it_is_stopped_when_the_host_returns(self):
+        server = self.boot_with_secret()
+        self.fail("HV1")
+        server = self.evacuate(server)
+        self._stop_server(server)
+        self.come_back("HV1")
+        self._start_server(server)
+        self.assert_kept(server, "HV2")
+        self._delete_server(server)
+        self.assertEqual([], [name for name in self.contents() if self.name_of(server) in name])
+
+    def test_a_server_without_a_vtpm(self):
+        """As compute-hyperv does it: a new VM over the old disk."""
+        server = self.boot_on("HV1")
+        self.fail("HV1")
+        self.evacuate(server)
+        self.come_back("HV1")
+        self.assertEqual("HV2", self.host_of(self.api.get_server(server["id"])))
+
+    def test_it_is_deleted_when_the_host_returns(self):
+        server = self.boot_with_secret()
+        self.fail("HV1")
+        self.evacuate(server)
+        self._delete_server(server)
+        self.come_back("HV1")
+        self.assertEqual([[], []], [self.machines("HV1"), self.machines("HV2")])
+        self.assertEqual([], [name for name in self.contents() if self.name_of(server) in name])
+
+    def live_migrate(self, server, host, expected="completed"):
+        self.api.post_server_action(
+            server["id"], {"os-migrateLive": {"host": host, "block_migration": "auto"}})
+        self._wait_for_migration_status(server, [expected])
+        return self._wait_for_state_change(server, "ACTIVE")
+
+    def test_live_migration(self):
+        server = self.boot_with_secret()
+        self.live_migrate(server, "HV2")
+        self.assert_kept(server, "HV2")
+        self.simulated.add_fault(
+            "HV2", "*.MigrateVirtualSystemToHost", job_error=("The network was lost.", 32768))
+        self.live_migrate(server, "HV1", "failed")
+        self.simulated.clear_faults("HV2")
+        self.assert_kept(server, "HV2")
+        self._reboot_server(server, hard=True)
+        self.assert_kept(server, "HV2")
+
+    def test_resize(self):
+        server = self.boot_with_secret()
+        self._resize_server(server, "2")
+        self.assert_kept(server, "HV2")
+        self._revert_resize(server)
+        self.assert_kept(server, "HV1")
+        self._resize_server(server, "2")
+        self._confirm_resize(server)
+        self.assert_kept(server, "HV2")
