@@ -193,6 +193,24 @@ def test_on_a_controller(operator, tenant):
     assert row["fabric_thumbprint"] == tenant.cloud.fabric.fabric_thumbprint(FABRIC)
 
 
+@pytest.mark.parametrize(("connection", "words"), [
+    ("", "nova.conf has no [api_database] connection"),
+    ("nonsense://nova:hunter2@db/api", "Nova's database cannot be read (NoSuchModuleError)"),
+    ("nova:hunter2 at db", "Nova's database cannot be read (ArgumentError)"),
+    ("sqlite:////nowhere/hunter2", "Nova's database cannot be read ("),
+])
+def test_databases_that_cannot_be_read(operator, connection, words):
+    """The words of the libraries quote the connection, which holds a password."""
+    path = operator.folder / "nova.conf"
+    path.write_text("[api_database]\nconnection = %s\nmax_retries = 1\nretry_interval = 1\n"
+                    % connection)
+    for command in (["inventory"], ["upgrade", "check"]):
+        done = operator.run(*command, "--config-file", str(path))
+        assert done.returncode in (2, 255)
+        printed = done.stdout + done.stderr
+        assert words in printed and "hunter2" not in printed, printed
+
+
 def test_the_program_is_installed():
     program = pathlib.Path(sys.prefix, "bin", "nova-hyperv-vtpm")
     done = subprocess.run([program, "--help"], text=True, capture_output=True)

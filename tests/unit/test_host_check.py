@@ -260,3 +260,6 @@ def test_what_cannot_be_told(machine):
     machine.configure("auth = nobody\n")
     code, out = machine.run()
     assert code == 2 and out.startswith("error: nova.conf cannot be used: ")
+    machine.path.write_text("[DEFAULT]\ncompute_driver = x\npassword hunter2\n")
+    code, out = machine.run()
+    assert code == 2 and "cannot be read from line 3 on" in out and "hunter2" not in out

@@ -62,7 +62,7 @@ def load_configuration(files: list[str]) -> cfg.ConfigOpts:
             found.vtpm_compute[name]
         _options(found)
     except (cfg.Error, ValueError, OSError) as exc:
-        raise errors.RecordsError("nova.conf cannot be used: %s" % exc) from None
+        raise errors.RecordsError(option_files.problem(exc)) from None
     return found
 
 

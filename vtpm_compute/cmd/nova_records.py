@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import nova.conf
+import sqlalchemy.exc
 from nova import config as nova_config
 from nova import context as nova_context
 from nova import exception as nova_exception
@@ -19,6 +20,7 @@ from oslo_config import cfg
 from oslo_db import exception as db_exception
 
 from vtpm_compute import errors
+from vtpm_compute.cmd import option_files
 from vtpm_scheduling import conf, instance_facts, policy
 
 CONF = nova.conf.CONF
@@ -73,7 +75,7 @@ def load(files: Sequence[str]) -> None:
         nova_config.parse_args(
             ["nova-hyperv-vtpm", *(part for file in files for part in ("--config-file", file))])
     except (cfg.Error, OSError) as exc:
-        raise errors.RecordsError("nova.conf cannot be used: %s" % exc) from None
+        raise errors.RecordsError(option_files.problem(exc)) from None
     if not CONF.api_database.connection:
         raise errors.RecordsError(
             "nova.conf has no [api_database] connection: run this on a controller, or name its "
@@ -200,7 +202,7 @@ class _Translated:
     def __exit__(self, kind: Any, exc: BaseException | None, trace: object) -> None:
         if isinstance(exc, instance_facts.InstanceRecordMissing):
             raise errors.RecordsError("Nova has no records of this server") from None
-        if isinstance(exc, db_exception.DBError):
+        if isinstance(exc, (db_exception.DBError, sqlalchemy.exc.SQLAlchemyError, ImportError)):
             raise errors.RecordsError(
                 "Nova's database cannot be read (%s). Check the connections in nova.conf, and "
                 "that the databases are of this release" % type(exc).__name__) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -14,6 +15,20 @@ from vtpm_compute import conf
 # Options of earlier releases, as (section, name): what to do instead. There was no release yet
 # whose options are gone.
 GONE: Mapping[tuple[str, str], str] = MappingProxyType({})
+
+
+def problem(exc: Exception) -> str:
+    """What is wrong with nova.conf, without its text: oslo.config quotes lines.
+
+    Such a line may hold a password.
+
+    :param exc: what oslo.config raised.
+    """
+    if isinstance(exc, cfg.ConfigFileParseError):
+        line = re.search(r":(\d+),", exc.msg)
+        return "nova.conf cannot be used: %s cannot be read%s: a line is no option" % (
+            exc.config_file, " from line %s on" % line.group(1) if line else "")
+    return "nova.conf cannot be used: %s" % str(exc).rstrip(".")
 
 
 def strange(files: Iterable[str], section: str, options: Sequence[cfg.Opt],
