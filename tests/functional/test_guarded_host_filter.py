@@ -195,7 +195,7 @@ class GuardedHostFilterTest(nova_base.NovaTestCase):
         image = self.create_image(os_vtpm="required", **GEN2)
         for status, kind in kinds.items():
             nova_base.ReportingFakeDriver.REPORTS["host"] = policy.HostReport(
-                guarded=False, attestation_status=status, fabric_thumbprint="ab" * 32)
+                False, 10000, status, fabric_thumbprint="ab" * 32)
             self._run_periodics()
             self.assertIn("hosts are not guarded at present (%s)." % kind,
                           self.boot(image, expected="ERROR")["fault"]["message"])
