@@ -389,8 +389,7 @@ class RecordsAwayTest(GuardedMovesCase):
     def test_cell_database(self):
         server = self.check_moves()
         self.useFixture(fixtures.MonkeyPatch(
-            "vtpm_scheduling.instance_facts.main_db",
-            self.failing("instance_system_metadata_get")))
+            "vtpm_scheduling.instance_facts.main_db", self.failing("model_query")))
         self.assert_all_refused(server)
 
     def test_evacuation(self):
