@@ -41,7 +41,7 @@ IMAGE = {policy.IMAGE_VTPM: policy.REQUIRED, policy.IMAGE_MACHINE_TYPE: policy.G
 
 
 def report(status=100, thumbprint=FABRIC):
-    return policy.HostReport(status == policy.Attestation.PASSED, status,
+    return policy.HostReport(status == policy.Attestation.PASSED, 10000, status,
                              fabric_thumbprint=thumbprint)
 
 

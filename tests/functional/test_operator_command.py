@@ -97,7 +97,7 @@ class UpgradeCheckTest(RecordsTestCase):
         self.start_host("hv3", thumbprint=None)
         self.assert_result(self.checks.check_reports(), Code.WARNING, "without a report", "hv3")
         nova_base.ReportingFakeDriver.REPORTS["hv3"] = policy.HostReport(
-            True, 100, fabric_thumbprint=EAST, version=policy.REPORT_VERSION + 1)
+            True, 10000, 100, fabric_thumbprint=EAST, version=policy.REPORT_VERSION + 1)
         self._run_periodics()
         self.assert_result(self.checks.check_reports(), Code.FAILURE, "newer form", "hv3")
 

@@ -49,7 +49,7 @@ def host(name="hv1", **changes):
 
 def reported(name="hv1", thumbprint=EAST, guarded=True, **changes):
     return host(name, is_reported=True, report=policy.HostReport(
-        guarded, 100 if guarded else 301, fabric_thumbprint=thumbprint), **changes)
+        guarded, 10000, 100 if guarded else 301, fabric_thumbprint=thumbprint), **changes)
 
 
 EAST_HOME = policy.Home(fabric_label="east")

@@ -93,7 +93,8 @@ class Host:
         report = self.report
         if not self.is_reported:
             report = policy.HostReport(
-                guarded=True, attestation_status=policy.Attestation.PASSED,
+                guarded=True, hypervisor_version=self.hypervisor_version or 0,
+                attestation_status=policy.Attestation.PASSED,
                 fabric_thumbprint=_UNSEEN) if self.has_trait else None
         return policy.HostFacts(
             self.hypervisor_type, self.hypervisor_version, report, self.fabric_labels)
