@@ -85,6 +85,25 @@ class UnusableFileError(VtpmError):
     """A file that a command was given cannot be read or written, or is not what it takes."""
 
 
+class LoginError(VtpmError):
+    """A user's credentials are not complete, or cannot be read; ``str()`` of it is a clause."""
+
+
+class CloudError(VtpmError):
+    """A service of the cloud did not answer a command; ``str()`` of it is a clause.
+
+    :ivar status: the HTTP status, where there was an answer; else None.
+    """
+
+    def __init__(self, problem: str, status: int | None = None) -> None:
+        super().__init__(problem)
+        self.status = status
+
+
+class RecordsError(VtpmError):
+    """Nova's configuration or databases cannot be read by a command."""
+
+
 class SecretStoreError(VtpmError):
     """The key manager did not do what a command asked of it.
 

@@ -54,14 +54,18 @@ class FabricGuardian:
         if not self._name and not self._thumbprint:
             raise errors.HostGuardianError(
                 "[vtpm_compute] has neither fabric_guardian nor fabric_thumbprint: set one.")
-        found = self._stored()
+        found = self.stored()
         if found is None:
             # A report and a spawn may want it at the same time.
             with self._importing:
-                found = self._stored() or self._import()
+                found = self.stored() or self._import()
         return found
 
-    def _stored(self) -> Guardian | None:
+    def stored(self) -> Guardian | None:
+        """The guardian, if the store has it; None: it has not. Imports nothing.
+
+        :raises vtpm_compute.errors.HostGuardianError: what the store has cannot be taken for it.
+        """
         if self._name:
             found = self._client.find_guardian(self._name)
         else:

@@ -33,11 +33,20 @@ class ClientConfiguration:
     :ivar guarded: whether attestation is passed and valid.
     :ivar attestation_status: see :class:`vtpm_scheduling.policy.Attestation`.
     :ivar key_protection_url: of the key protection server; empty where none is configured.
+    :ivar attestation_url: of the attestation server, likewise.
+    :ivar mode: 0 unknown, 1 local, 2 with a Host Guardian Service.
+    :ivar attestation_mode: 0 unknown, 1 TPM, 2 Active Directory, 3 host key.
+    :ivar attestation_substatus: a bit field: 1 Secure Boot, 2 debug mode, 4 code integrity; the
+        meaning of others is not documented.
     """
 
     guarded: bool
     attestation_status: int
     key_protection_url: str = ""
+    attestation_url: str = ""
+    mode: int = 0
+    attestation_mode: int = 0
+    attestation_substatus: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +81,11 @@ class HostGuardianClient(baseutils.BaseUtils):
             return ClientConfiguration(
                 guarded=bool(settings.IsHostGuarded) and status == policy.Attestation.PASSED,
                 attestation_status=status,
-                key_protection_url=str(settings.KeyProtectionServerUrl or ""))
+                key_protection_url=str(settings.KeyProtectionServerUrl or ""),
+                attestation_url=str(settings.AttestationServerUrl or ""),
+                mode=int(settings.Mode or 0),
+                attestation_mode=int(settings.AttestationOperationMode or 0),
+                attestation_substatus=int(settings.AttestationSubstatus or 0))
         return _translated("The Host Guardian Service client of the host cannot be read", read)
 
     def find_guardian(self, name: str) -> Guardian | None:

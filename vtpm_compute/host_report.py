@@ -28,20 +28,20 @@ def read(client: guardians.HostGuardianClient, fabric: fabric_guardian.FabricGua
     """
     if hypervisor_version < policy.MIN_HYPERVISOR_VERSION:
         # The Host Guardian Service's namespace came with Windows Server 2016.
-        return policy.HostReport(guarded=False)
+        return policy.HostReport(False, hypervisor_version)
     read_at = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
     try:
         configuration = client.read_configuration()
     except errors.HostGuardianError as exc:
         LOG.warning("This host cannot run vTPMs: %s", exc)
-        return policy.HostReport(guarded=False, read_at=read_at)
+        return policy.HostReport(False, hypervisor_version, read_at=read_at)
     thumbprint = None
     try:
         thumbprint = fabric.find().thumbprint
     except errors.HostGuardianError as exc:
         LOG.warning("This host cannot run vTPMs: %s", exc)
     return policy.HostReport(
-        guarded=configuration.guarded, attestation_status=configuration.attestation_status,
+        configuration.guarded, hypervisor_version, configuration.attestation_status,
         read_at=read_at, fabric_thumbprint=thumbprint)
 
 

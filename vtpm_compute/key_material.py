@@ -82,6 +82,14 @@ def read(secrets: Sequence[bytes], source: str, allow_owner_keys: bool, shielded
     return made
 
 
+def described(secret: bytes) -> str:
+    """What a secret looks like by its bytes alone, for people; quotes nothing of it."""
+    return {_Kind.PROTECTOR: "a key protector, or its first piece",
+            _Kind.METADATA: "guardian metadata",
+            _Kind.PFX: "a PFX file with an owner's private keys",
+            _Kind.UNKNOWN: "a further piece of a key protector, or something else"}[_kind(secret)]
+
+
 def _ingredients(secrets: Sequence[bytes], kinds: Sequence[_Kind], source: str,
                  refuse_wrong_signatures: bool) -> Ingredients | str:
     """The ingredients, or the message that says why there are none."""

@@ -68,8 +68,8 @@ def context_of(spec_obj: Any) -> nova_context.RequestContext:
 def decide(spec_obj: Any) -> Decision:
     """What a request asks for.
 
-    Two queries for a boot and for a move of a server that carries its fabric, one more for a
-    move where the fabric is that of its host; none when it was asked before.
+    Two queries for a boot, and for a move of a server that carries its fabric; a third for a move
+    where the fabric is that of its host. None when it was asked before.
 
     :param spec_obj: the RequestSpec; it keeps the answer.
     :raises nova.exception.NoValidHost: when no host could ever satisfy it, with the reason.
@@ -92,23 +92,21 @@ def _decide(spec_obj: Any) -> Decision | policy.Refusal:
     flavor = spec_obj.flavor
     extra_specs = (flavor.extra_specs or {}) if "extra_specs" in flavor else {}
     # A rebuild makes a new virtual machine with a new TPM on the host where it is.
-    is_move = facts.cell is not None and not scheduler_utils.request_is_rebuild(spec_obj)
-    running = None
+    is_move = not facts.is_booted and not scheduler_utils.request_is_rebuild(spec_obj)
     if is_move and facts.has_vtpm:
         request = policy.decide_existing(extra_specs)
     else:
         request = policy.decide(facts.image_properties, extra_specs)
         if is_move and _asked_by_flavor_alone(request, facts):
-            running = instance_facts.load_running(context, facts.cell, spec_obj.instance_uuid)
             request = policy.decide_unmarked(
-                facts.image_properties, running.extra_specs, extra_specs)
+                facts.image_properties, facts.extra_specs, extra_specs)
     if isinstance(request, policy.Refusal):
         return request
     if not is_move or not request.vtpm:
         return Decision(request)
     if facts.fabric_thumbprint:
         return Decision(request, policy.Home(fabric_thumbprint=facts.fabric_thumbprint))
-    return Decision(request, _home_by_host(context, spec_obj, facts, running))
+    return Decision(request, _home_by_host(context, spec_obj, facts))
 
 
 def _asked_by_flavor_alone(request: policy.VtpmRequest | policy.Refusal,
@@ -120,16 +118,11 @@ def _asked_by_flavor_alone(request: policy.VtpmRequest | policy.Refusal,
 
 
 def _home_by_host(context: nova_context.RequestContext, spec_obj: Any,
-                  facts: instance_facts.InstanceFacts,
-                  running: instance_facts.RunningInstance | None) -> policy.Home | None:
+                  facts: instance_facts.InstanceFacts) -> policy.Home | None:
     """The fabric of the host where the instance runs, or ran when it was shelved."""
     # Nova puts the host that it moves a server away from first; a resize that may stay, and
     # unshelving, leave this empty.
-    host = (spec_obj.ignore_hosts or [None])[0] or facts.shelved_host
-    if host is None:
-        running = running or instance_facts.load_running(
-            context, facts.cell, spec_obj.instance_uuid)
-        host = running.host
+    host = (spec_obj.ignore_hosts or [None])[0] or facts.shelved_host or facts.host
     if host is None:
         return policy.Home()
     labels = instance_facts.fabric_labels(context, host)

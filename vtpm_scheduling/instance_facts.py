@@ -9,6 +9,7 @@ at the mapping and one at the record answer every kind of request.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from nova import context as nova_context
 from nova import exception as nova_exception
 from nova import objects
 from nova.db.main import api as main_db
+from nova.db.main import models
+from sqlalchemy import orm
 
 from vtpm_scheduling import policy
 
@@ -35,37 +38,41 @@ class InstanceFacts:
     :ivar has_vtpm: whether it carries the mark of an instance with a vTPM.
     :ivar fabric_thumbprint: the fabric in that mark; None where it carries none.
     :ivar shelved_host: where it ran when it was shelved; None where it was not.
-    :ivar cell: Nova's mapping of the cell that it lives in; None while it is booted.
+    :ivar is_booted: whether it is being booted: it has no record in a cell yet, and what follows
+        is not known.
+    :ivar host: where it runs; None for one that was shelved and offloaded.
+    :ivar serialized_flavor: the flavor that it has now, as Nova's database holds it.
     """
 
     image_properties: Mapping[str, str]
     has_vtpm: bool = False
     fabric_thumbprint: str | None = None
     shelved_host: str | None = None
-    cell: Any = None
+    is_booted: bool = True
+    host: str | None = None
+    serialized_flavor: str | None = None
+
+    @property
+    def extra_specs(self) -> Mapping[str, str]:
+        """Of the flavor that it has now.
+
+        :raises Exception: when Nova's record of it cannot be read.
+        """
+        if self.serialized_flavor is None:
+            raise InstanceRecordMissing("no flavor")
+        return objects.Flavor.obj_from_primitive(
+            json.loads(self.serialized_flavor)["cur"]).extra_specs or {}
 
     @classmethod
     def from_system_metadata(cls, system_metadata: Mapping[str, str],
-                             cell: Any = None) -> InstanceFacts:
-        """Read an instance's system metadata."""
+                             **more: Any) -> InstanceFacts:
+        """Read an instance's system metadata; the other fields as they are."""
         return cls(
             image_properties=policy.image_properties_of(system_metadata),
             has_vtpm=policy.MARK_VTPM in system_metadata,
             fabric_thumbprint=system_metadata.get(policy.MARK_FABRIC) or None,
             shelved_host=system_metadata.get(_SHELVED_HOST) or None,
-            cell=cell)
-
-
-@dataclasses.dataclass(frozen=True)
-class RunningInstance:
-    """What only the record of an instance in its cell says.
-
-    :ivar host: where it runs; None for one that was shelved and offloaded.
-    :ivar extra_specs: of the flavor that it has now.
-    """
-
-    host: str | None
-    extra_specs: Mapping[str, str]
+            **more)
 
 
 def load(context: nova_context.RequestContext, instance_uuid: str) -> InstanceFacts:
@@ -73,7 +80,7 @@ def load(context: nova_context.RequestContext, instance_uuid: str) -> InstanceFa
 
     :param context: the request's; read with elevated rights.
     :param instance_uuid: the instance that a host is wanted for.
-    :raises InstanceRecordMissing: when the instance has no mapping or no build request.
+    :raises InstanceRecordMissing: when the instance has no mapping, no build request or no record.
     """
     admin = context.elevated()
     try:
@@ -85,26 +92,26 @@ def load(context: nova_context.RequestContext, instance_uuid: str) -> InstanceFa
             nova_exception.BuildRequestNotFound) as exc:
         raise InstanceRecordMissing(instance_uuid) from exc
     with nova_context.target_cell(admin, mapping.cell_mapping) as cell_context:
+        record = _read_record(cell_context, instance_uuid)
+        if record is None:
+            raise InstanceRecordMissing(instance_uuid)
         return InstanceFacts.from_system_metadata(
-            main_db.instance_system_metadata_get(cell_context, instance_uuid),
-            mapping.cell_mapping)
+            {item.key: item.value for item in record.system_metadata if not item.deleted},
+            is_booted=False, host=record.host,
+            serialized_flavor=record.extra.flavor if record.extra else None)
 
 
-def load_running(context: nova_context.RequestContext, cell: Any,
-                 instance_uuid: str) -> RunningInstance:
-    """Read an instance's record in its cell: one query.
+@main_db.pick_context_manager_reader
+def _read_record(context: nova_context.RequestContext, instance_uuid: str) -> Any:
+    """An instance's record in its cell, with its system metadata and its flavor.
 
-    :param context: the request's; read with elevated rights.
-    :param cell: from :class:`InstanceFacts`.
-    :raises InstanceRecordMissing: when it is gone.
+    One query, where ``Instance.get_by_uuid`` makes one more for the metadata.
+
+    :returns: Nova's model; None where there is none.
     """
-    try:
-        with nova_context.target_cell(context.elevated(), cell) as cell_context:
-            instance = objects.Instance.get_by_uuid(
-                cell_context, instance_uuid, expected_attrs=["flavor"])
-    except nova_exception.InstanceNotFound as exc:
-        raise InstanceRecordMissing(instance_uuid) from exc
-    return RunningInstance(host=instance.host, extra_specs=instance.flavor.extra_specs or {})
+    return main_db.model_query(context, models.Instance).filter_by(uuid=instance_uuid).options(
+        orm.joinedload(models.Instance.system_metadata),
+        orm.joinedload(models.Instance.extra).undefer(models.InstanceExtra.flavor)).one_or_none()
 
 
 def fabric_labels(context: nova_context.RequestContext, host: str) -> frozenset[str]:

@@ -422,14 +422,11 @@ class Attestation(enum.IntEnum):
     INSECURE_CONFIGURATION = 303
 
 
-# Keys of ComputeNode.stats. Nova hands them to the scheduler as strings.
-STAT_VERSION = "hyperv_vtpm_report"
-STAT_GUARDED = "hyperv_guarded"
-STAT_ATTESTATION = "hyperv_attestation_status"
+# Keys of ComputeNode.stats. Nova hands them to the scheduler as strings. All that :func:`misfit`
+# looks at is in one of them, so that hosts are told apart by comparing one text. The time of
+# reading, which differs on each host, is in another.
+STAT_REPORT = "hyperv_vtpm_report"
 STAT_READ_AT = "hyperv_attestation_read_at"
-STAT_FABRIC = "hyperv_fabric_thumbprint"
-# Those that :func:`misfit` looks at. The time of reading, which differs on each host, is not.
-DECISIVE_STATS = (STAT_VERSION, STAT_GUARDED, STAT_ATTESTATION, STAT_FABRIC)
 
 REPORT_VERSION = 1
 
@@ -445,7 +442,11 @@ def _integer(text: str | None) -> int | None:
 class HostReport:
     """What a compute host says of itself; made by vtpm_compute, read by vtpm_scheduling.
 
+    Only the vTPM driver makes one, and it runs on Hyper-V only: a host with a report has the
+    hypervisor type 'hyperv', and the version that the report gives.
+
     :ivar guarded: whether its attestation is passed and valid now.
+    :ivar hypervisor_version: Nova's integer, major * 1000 + minor.
     :ivar attestation_status: see :class:`Attestation`; None where the host does not know.
     :ivar read_at: when that was read: UTC, ISO 8601, seconds.
     :ivar fabric_thumbprint: SHA-256 thumbprint of the encryption certificate of the fabric's
@@ -454,31 +455,40 @@ class HostReport:
     """
 
     guarded: bool
+    hypervisor_version: int
     attestation_status: int | None = None
     read_at: str | None = None
     fabric_thumbprint: str | None = None
     version: int = REPORT_VERSION
 
     def to_stats(self) -> dict[str, str]:
-        """The report as entries of ``get_available_resource()['stats']``."""
-        stats = {STAT_VERSION: str(self.version), STAT_GUARDED: str(self.guarded)}
-        for key, value in ((STAT_ATTESTATION, self.attestation_status),
-                           (STAT_READ_AT, self.read_at), (STAT_FABRIC, self.fabric_thumbprint)):
-            if value is not None:
-                stats[key] = str(value)
+        """The report as entries of ``get_available_resource()['stats']``.
+
+        The text is ``name=value`` with blanks between, as in ``version=1 guarded=True
+        hypervisor=10000 attestation=100 fabric=0a1b…``; what is not known is left out.
+        """
+        values = {"version": self.version, "guarded": self.guarded,
+                  "hypervisor": self.hypervisor_version, "attestation": self.attestation_status,
+                  "fabric": self.fabric_thumbprint}
+        stats = {STAT_REPORT: " ".join(
+            "%s=%s" % (name, value) for name, value in values.items() if value is not None)}
+        if self.read_at is not None:
+            stats[STAT_READ_AT] = self.read_at
         return stats
 
     @classmethod
     def from_stats(cls, stats: Mapping[str, object]) -> HostReport | None:
         """Read the report back; None where there is none that this version understands."""
-        text = {key: str(value) for key, value in stats.items() if isinstance(key, str)}
-        version = _integer(text.get(STAT_VERSION))
-        if version is None or version < 1:
+        text, read_at = stats.get(STAT_REPORT), stats.get(STAT_READ_AT)
+        values = dict(part.split("=", 1) for part in str(text or "").split() if "=" in part)
+        version = _integer(values.get("version"))
+        hypervisor_version = _integer(values.get("hypervisor"))
+        if version is None or version < 1 or hypervisor_version is None:
             return None
-        return cls(guarded=text.get(STAT_GUARDED) == "True",
-                   attestation_status=_integer(text.get(STAT_ATTESTATION)),
-                   read_at=text.get(STAT_READ_AT), fabric_thumbprint=text.get(STAT_FABRIC) or None,
-                   version=version)
+        return cls(guarded=values.get("guarded") == "True", hypervisor_version=hypervisor_version,
+                   attestation_status=_integer(values.get("attestation")),
+                   read_at=None if read_at is None else str(read_at),
+                   fabric_thumbprint=values.get("fabric") or None, version=version)
 
 
 @dataclasses.dataclass(frozen=True)

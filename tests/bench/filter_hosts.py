@@ -3,15 +3,18 @@
 ``python -m tests.bench.filter_hosts [runs [hosts ...]]``, in the environment of the tests. For
 1,000 and 10,000 HostState objects, in 1 and in 20 host aggregates each: nothing asked; a vTPM
 asked, with all, half and none of the hosts fitting. The ratio is to a filter that only hands its
-list back, in the same run. Nova's filters get requests that half of the hosts fit.
+list back, in the same run. Nova's filters get requests that half of the hosts fit. One more filter
+reads one stat and the aggregates of each host and decides nothing: what is above that is ours.
 
 The look-up of what the server asks for is left out: the pre-filter has made it, once a request (see
-QueriesTest in ``tests/functional/test_placement_filter.py``). A time is the least of all runs. Ends
-with 1 where a limit is not kept.
+QueriesTest in ``tests/functional/test_placement_filter.py``). A time is the least of all runs, each
+after a pass that does not count: what stays in the processor's caches differs from run to run
+otherwise, more than the filters do. Ends with 1 where a limit is not kept.
 """
 import gc
 import json
 import os
+import random
 import sys
 import time
 
@@ -30,11 +33,11 @@ from oslo_log import log as logging
 from vtpm_scheduling import decision, guarded_host_filter, policy
 
 SIZES, AGGREGATES = (1000, 10000), (1, 20)
-# Of the larger size: what a request may cost, as a ratio to handing the list back. Most of that is
-# to touch what seven things of each host are, and its aggregates.
+# Of the larger size: what a request may cost, as a ratio to handing the list back.
 LIMITS = {"nothing asked": 1.1, "all fit": 2, "half fit": 2, "none fits": 2}
 # How many times faster than each of Nova's, where half of the hosts fit.
 FASTER = 4
+HANDS_BACK, READS = "hands its list back", "reads stat and aggregates"
 FIT = {"all fit": lambda number: True, "half fit": lambda number: number % 2 == 0,
        "none fits": lambda number: False}
 INSTANCE = "bbbbbbbb-4e14-4e4c-a73d-069cbf4541e6"
@@ -46,6 +49,14 @@ class HandsItsListBack(filters.BaseHostFilter):
 
     def filter_all(self, filter_obj_list, spec_obj):
         return list(filter_obj_list)
+
+
+class ReadsAndDecidesNothing(filters.BaseHostFilter):
+    """The least that a filter can do which looks at each host."""
+
+    def filter_all(self, filter_obj_list, spec_obj):
+        return [host for host in filter_obj_list
+                if (host.stats.get(policy.STAT_REPORT), host.aggregates)]
 
 
 def make_aggregate(number, metadata):
@@ -78,9 +89,11 @@ def make_hosts(count, aggregates, fits):
 
 def make_stats(number, guarded):
     """What a host reports, in strings of its own, as the scheduler reads it."""
-    stats = {"failed_builds": "0", "num_instances": "3", "io_workload": "0"}
+    stats = {"failed_builds": "0", "num_instances": "3", "io_workload": "0",
+             # For Nova's filter, which would have to search the report for it.
+             "guarded": str(guarded)}
     stats.update(policy.HostReport(
-        guarded=guarded, attestation_status=100 if guarded else 301,
+        guarded, 10000, attestation_status=100 if guarded else 301,
         read_at="2026-01-01T00:00:%02d" % (number % 60),
         fabric_thumbprint="%02d" % (number // 2 % 2) * 32).to_stats())
     return json.loads(json.dumps(stats))
@@ -99,25 +112,40 @@ def make_request(vtpm=False, extra_specs=None, **properties):
     return spec
 
 
-def measure(filter_, hosts, request, runs):
-    """How many hosts passed, and the least microseconds a host."""
+def measure(filter_, hosts, request):
+    """How many hosts passed, and the microseconds a host, where Nova has just seen the hosts."""
     handler, times, passed = filters.HostFilterHandler(), [], 0
-    for _ in range(runs):
-        gc.collect()
-        gc.disable()
+    gc.collect()
+    gc.disable()
+    for _ in range(3):
         start = time.perf_counter()
         try:
             passed = len(handler.get_filtered_objects([filter_], hosts, request))
         except exception.NoValidHost:
             passed = 0
-        times.append(time.perf_counter() - start)
-        gc.enable()
-    return passed, min(times) / len(hosts) * 1e6
+        times.append((time.perf_counter() - start) / len(hosts) * 1e6)
+    gc.enable()
+    return passed, min(times[1:])
+
+
+def measure_all(count, aggregates, runs):
+    """The cases in turns, each time in another order: none is favoured by a quiet moment.
+
+    :returns: by filter and request, how many hosts passed, and the least of :func:`measure`.
+    """
+    hosts = {fit: make_hosts(count, aggregates, fits) for fit, fits in FIT.items()}
+    all_cases = list(cases())
+    results = {case[:2]: [] for case in all_cases}
+    for _ in range(runs):
+        for name, request_name, fit, filter_, request in random.sample(all_cases, len(all_cases)):
+            results[name, request_name].append(measure(filter_, hosts[fit], request))
+    return {case: [min(column) for column in zip(*rows)] for case, rows in results.items()}
 
 
 def cases():
     """Name of the filter, of the request, which hosts fit, the filter, the request."""
-    yield "hands its list back", "-", "all fit", HandsItsListBack(), make_request()
+    yield HANDS_BACK, "-", "all fit", HandsItsListBack(), make_request()
+    yield READS, "-", "all fit", ReadsAndDecidesNothing(), make_request()
     ours = guarded_host_filter.GuardedHostFilter()
     yield "GuardedHostFilter", "nothing asked", "all fit", ours, make_request()
     for fit in FIT:
@@ -128,7 +156,7 @@ def cases():
             (aggregate_instance_extra_specs.AggregateInstanceExtraSpecsFilter(), make_request(
                 extra_specs={"aggregate_instance_extra_specs:guarded": "yes"})),
             (compute_capabilities_filter.ComputeCapabilitiesFilter(), make_request(
-                extra_specs={"capabilities:hyperv_guarded": "True"}))):
+                extra_specs={"capabilities:guarded": "True"}))):
         yield type(filter_).__name__, "half fit", "half fit", filter_, request
 
 
@@ -146,29 +174,26 @@ def main(runs=10, *sizes):
     prepare_nova()
     print("Nova %s, Python %s, the least of %d runs" % (
         version.version_string(), sys.version.split()[0], runs))
-    print("%-36s %-14s %6s %11s %7s %8s %6s" % (
+    print("%-33s %-13s %6s %10s %6s %7s %6s" % (
         "filter", "request", "hosts", "aggregates", "passed", "us/host", "ratio"))
     kept = True
     for count in sizes or SIZES:
         for aggregates in AGGREGATES:
-            hosts = {fit: make_hosts(count, aggregates, fits) for fit, fits in FIT.items()}
-            found = {}
-            for name, request_name, fit, filter_, request in cases():
-                passed, cost = measure(filter_, hosts[fit], request, runs)
-                found[name, request_name] = cost
-                print("%-36s %-14s %6d %11d %7d %8.2f %6.2f" % (
-                    name, request_name, count, aggregates, passed, cost,
-                    cost / found["hands its list back", "-"]))
+            results = measure_all(count, aggregates, runs)
+            _, least = results[HANDS_BACK, "-"]
+            for (name, request), (passed, cost) in results.items():
+                print("%-33s %-13s %6d %10d %6d %7.2f %6.2f" % (
+                    name, request, count, aggregates, passed, cost, cost / least))
             if count == max(sizes or SIZES):
-                kept &= judge(found, aggregates)
+                kept &= judge({case: cost for case, (_, cost) in results.items()}, aggregates)
     return 0 if kept else 1
 
 
 def judge(found, aggregates):
     """Say which limits are not kept."""
-    least, ours = found["hands its list back", "-"], found["GuardedHostFilter", "half fit"]
-    failures = ["%s: ratio %.2f, not at most %s" % (
-        request, found["GuardedHostFilter", request] / least, limit)
+    least, ours = found[HANDS_BACK, "-"], found["GuardedHostFilter", "half fit"]
+    failures = ["%s: ratio %.2f, not at most %s (only to read a stat and the aggregates: %.2f)" % (
+        request, found["GuardedHostFilter", request] / least, limit, found[READS, "-"] / least)
         for request, limit in LIMITS.items()
         if found["GuardedHostFilter", request] > limit * least]
     failures += ["%s is only %.1f times slower, not %d" % (name, cost / ours, FASTER)

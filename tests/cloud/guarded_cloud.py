@@ -13,11 +13,11 @@ from tests.hyperv import guardian, key_protector
 from tests.hyperv.fabric_client import FabricClient
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
-FABRIC = "Fabric"
+FABRIC, OTHER_FABRIC = "Fabric", "Elsewhere"
 GUARDED, UNGUARDED, OLD = "hv-guarded", "hv-unguarded", "hv-2012r2"
 HOSTS = [
     {"name": GUARDED, "version": "10.0.17763", "fabric": FABRIC},
-    {"name": UNGUARDED, "version": "10.0.17763", "fabric": FABRIC, "guarded": False},
+    {"name": UNGUARDED, "version": "10.0.17763", "fabric": OTHER_FABRIC, "guarded": False},
     {"name": OLD, "version": "6.3.9600"},
 ]
 AGGREGATE = "guarded-hosts"
@@ -37,7 +37,7 @@ class GuardedCloud(Cloud):
         self._fabric_dir = pathlib.Path(tempfile.mkdtemp(prefix="fabric-"))
         self._socket = self._fabric_dir / "socket"
         config = self._fabric_dir / "fabric.json"
-        config.write_text(json.dumps({"fabrics": [FABRIC], "hosts": HOSTS}))
+        config.write_text(json.dumps({"fabrics": [FABRIC, OTHER_FABRIC], "hosts": HOSTS}))
         self.fabric = FabricClient(str(self._socket))
         fabric_process = Companion(
             "hyperv-fabric",
@@ -48,7 +48,8 @@ class GuardedCloud(Cloud):
             host["name"],
             environment={"SIMULATED_HYPERV_SOCKET": str(self._socket),
                          "SIMULATED_HYPERV_HOST": host["name"]},
-            conf={"vtpm_compute": {"fabric_guardian": FABRIC, "allow_owner_keys": True}})
+            conf={"vtpm_compute": {"fabric_guardian": host.get("fabric", FABRIC),
+                                   "allow_owner_keys": True}})
             for host in HOSTS]
         super().__init__(state_dir, compute_hosts=hosts, companions=[fabric_process], **options)
 

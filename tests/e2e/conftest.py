@@ -4,11 +4,14 @@ And a second, smaller one, with a newer Barbican, for those that only read keys.
 """
 
 import collections
+import contextlib
+import json
 import os
 import pathlib
 import time
 
 import pytest
+from openstack import exceptions
 
 from tests import environment, key_failures
 from tests.cloud import PlainCloud, configuration, guarded_cloud
@@ -111,15 +114,85 @@ class Tenant(Secrets):
         assert self.cloud.fabric.private_keys(guarded_cloud.GUARDED) == []
         assert self.cloud.fabric.certificates(guarded_cloud.GUARDED) == []
 
-    def set_attestation(self, status):
-        """Change the guarded host's attestation, and wait until its next report is there."""
-        self.cloud.fabric.set_attestation(guarded_cloud.GUARDED, status)
+    def set_attestation(self, status, host=guarded_cloud.GUARDED):
+        """Change a host's attestation, and wait until its next report is there.
+
+        A report is read once for the stats and then once for the traits. Of three readings two
+        are of one report, whichever was the first.
+        """
+        self.cloud.fabric.set_attestation(host, status)
+        before = self._readings(host)
         provider = next(node.id for node in self.admin.compute.hypervisors()
-                        if node.name == guarded_cloud.GUARDED)
+                        if node.name == host)
         deadline = time.monotonic() + 60
-        while (TRAIT in self.admin.traits(provider)) is not (status == 100):
+        while ((TRAIT in self.admin.traits(provider)) is not (status == 100)
+               or self._readings(host) < before + 3):
             assert time.monotonic() < deadline, "no report"
             time.sleep(0.5)
+
+    def _readings(self, host):
+        return len(self.cloud.fabric.calls(host, "MSFT_HgsClientConfiguration.*"))
+
+    @contextlib.contextmanager
+    def other_fabric(self):
+        """The host that is not guarded becomes one that is, in another fabric."""
+        host, compute = guarded_cloud.UNGUARDED, self.admin.compute
+        aggregate = self.admin.create_aggregate(
+            self.name("aggregate"), [host], {"hgs_fabric": "fabrikam"})
+        try:
+            self.set_attestation(100, host)
+            yield host
+        finally:
+            self.set_attestation(303, host)
+            compute.remove_host_from_aggregate(aggregate, host)
+            compute.delete_aggregate(aggregate)
+
+    @contextlib.contextmanager
+    def forced_down(self, host):
+        """Nova takes a host for one that failed."""
+        compute = self.admin.compute
+        service = next(service for service in compute.services(host=host, binary="nova-compute"))
+
+        def force(down):
+            exceptions.raise_from_response(compute.put(
+                "/os-services/%s" % service.id, json={"forced_down": down}))
+
+        force(True)
+        try:
+            yield
+        finally:
+            force(False)
+
+    def act(self, server, action, body):
+        """Let the administrator do it; the events of the action, as the administrator sees them."""
+        compute = self.admin.compute
+        exceptions.raise_from_response(compute.post(
+            "/servers/%s/action" % server.id, json=body))
+        deadline = time.monotonic() + 60
+        while True:
+            events = self.events(server, action)
+            if events and all(event.get("result") for event in events):
+                return events
+            assert time.monotonic() < deadline, "%s does not end" % action
+            time.sleep(0.3)
+
+    def events(self, server, action, user="admin"):
+        """Those of a server's latest action of this name, as a user sees them."""
+        compute = self.clients[user].compute
+        path = "/servers/%s/os-instance-actions" % server.id
+        requests = [one["request_id"] for one in compute.get(path).json()["instanceActions"]
+                    if one["action"] == action]
+        if not requests:
+            return []
+        return compute.get("%s/%s" % (path, requests[0])).json()["instanceAction"].get(
+            "events", [])
+
+    def shown_fault(self, server_id):
+        """What ``openstack server show`` prints of a server's fault to alice, who owns it."""
+        done = self.cloud.run_openstack(
+            "alice", "server", "show", server_id, "--format", "json", "--column", "fault")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["fault"]["message"]
 
     def tidy(self):
         """Delete the servers of a test, and what it broke."""

@@ -99,8 +99,7 @@ class NovaTestCase(integrated_helpers.ProviderUsageBaseTestCase):
         """Start nova-compute on a host that reports this; thumbprint None: no vTPM driver."""
         ReportingFakeDriver.VERSIONS[name] = version
         ReportingFakeDriver.REPORTS[name] = None if thumbprint is None else policy.HostReport(
-            guarded=guarded, attestation_status=status or (100 if guarded else 301),
-            fabric_thumbprint=thumbprint)
+            guarded, version, status or (100 if guarded else 301), fabric_thumbprint=thumbprint)
         return self._start_compute(name)
 
     def create_fabric(self, label, *hosts):

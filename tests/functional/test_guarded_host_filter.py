@@ -195,7 +195,7 @@ class GuardedHostFilterTest(nova_base.NovaTestCase):
         image = self.create_image(os_vtpm="required", **GEN2)
         for status, kind in kinds.items():
             nova_base.ReportingFakeDriver.REPORTS["host"] = policy.HostReport(
-                guarded=False, attestation_status=status, fabric_thumbprint="ab" * 32)
+                False, 10000, status, fabric_thumbprint="ab" * 32)
             self._run_periodics()
             self.assertIn("hosts are not guarded at present (%s)." % kind,
                           self.boot(image, expected="ERROR")["fault"]["message"])
@@ -208,14 +208,50 @@ class GuardedHostFilterTest(nova_base.NovaTestCase):
 class ExtraSpecValidatorTest(nova_base.NovaTestCase):
     """The entry point as nova-api loads it."""
 
+    # The first that validates.
+    microversion = "2.86"
+
     def set_extra_spec(self, **extra_specs):
         flavor = self._create_flavor()
         return self.api.post_extra_spec(flavor, {"extra_specs": extra_specs})
 
+    def update(self, flavor, name, value):
+        self.api.api_put("/flavors/%s/os-extra_specs/%s" % (flavor, name), {name: value})
+
+    def extra_specs(self, flavor):
+        return self.api.api_get("/flavors/%s/os-extra_specs" % flavor).body["extra_specs"]
+
+    def assert_bad(self, call, *args, **kwargs):
+        error = self.assertRaises(api_client.OpenStackApiException, call, *args, **kwargs)
+        self.assertEqual(400, error.response.status_code)
+        return error.response.text
+
     def test_good_values(self):
+        flavor = self._create_flavor()
         for name in ("os:vtpm", "os:shielded_vm"):
             for value in ("disabled", "optional", "required"):
                 self.set_extra_spec(**{name: value})
+                self.update(flavor, name, value)
+                self.assertEqual(value, self.extra_specs(flavor)[name])
+
+    def test_a_bad_update_changes_nothing(self):
+        flavor = self._create_flavor(extra_spec={"os:vtpm": "required", "rack": "any"})
+        before = self.extra_specs(flavor)
+        self.assertIn("os:vtpm=maybe", self.assert_bad(self.update, flavor, "os:vtpm", "maybe"))
+        self.assertEqual(before, self.extra_specs(flavor))
+        self.assertEqual(before["rack"], "any")
+
+    def test_other_keys_are_as_nova_has_them(self):
+        self.set_extra_spec(**{"hw:cpu_policy": "shared", "os:secure_boot": "required",
+                               "rack": "any", "trait:CUSTOM_HYPERV_GUARDED_HOST": "required"})
+        for name, value in (("hw:cpu_policy", "maybe"), ("os:secure_boot", "maybe"),
+                            ("trait:CUSTOM_HYPERV_GUARDED_HOST", "maybe")):
+            self.assertNotIn("hyperv_vtpm", self.assert_bad(
+                self.set_extra_spec, **{name: value}))
+
+    def test_an_older_client_is_not_validated(self):
+        self.api.microversion = "2.85"
+        self.set_extra_spec(**{"os:vtpm": "maybe"})
 
     def test_bad_value_and_unknown_name(self):
         for name, value in (("os:vtpm", "maybe"), ("os:shielded_vm", "1"), ("os:vtmp", "required")):

@@ -7,6 +7,7 @@ but not guarded.
 # Patches nova first.
 from tests.functional import nova_base  # isort: skip
 
+import dataclasses
 import time
 import types
 from unittest import mock
@@ -276,9 +277,9 @@ class RebuildTest(GuardedMovesCase):
             NOT_GUARDED, status="ERROR")
 
     def reports_unguarded(self, host):
-        report = nova_base.ReportingFakeDriver.REPORTS[host]
-        nova_base.ReportingFakeDriver.REPORTS[host] = type(report)(
-            guarded=False, attestation_status=301, fabric_thumbprint=ONE)
+        reports = nova_base.ReportingFakeDriver.REPORTS
+        reports[host] = dataclasses.replace(
+            reports[host], guarded=False, attestation_status=301)
         self._run_periodics()
 
 
@@ -388,8 +389,7 @@ class RecordsAwayTest(GuardedMovesCase):
     def test_cell_database(self):
         server = self.check_moves()
         self.useFixture(fixtures.MonkeyPatch(
-            "vtpm_scheduling.instance_facts.main_db",
-            self.failing("instance_system_metadata_get")))
+            "vtpm_scheduling.instance_facts.main_db", self.failing("model_query")))
         self.assert_all_refused(server)
 
     def test_evacuation(self):

@@ -252,3 +252,28 @@ class QueriesTest(PlacementFilterCase):
         self.assert_asked(2)
         self._resize_server(server, self._create_flavor(memory_mb=1024))
         self.assert_asked(2)
+
+    def test_moves_asked_by_the_flavor_alone(self):
+        flavor = self._create_flavor(extra_spec={"os:vtpm": "required"})
+        server = self.boot(self.create_image(2, **GEN2), flavor=flavor)
+        self.queries.clear()
+        self._live_migrate(server)
+        self.assert_asked(3)
+        other = self._create_flavor(memory_mb=1024, extra_spec={"os:vtpm": "required"})
+        self._confirm_resize(self._resize_server(server, other))
+        self.assert_asked(3)
+        self._shelve_server(server)
+        self._unshelve_server(server)
+        self.assert_asked(3)
+
+    def test_a_resize_that_may_stay_on_its_host(self):
+        self.flags(allow_resize_to_same_host=True)
+        by_image = self.boot(self.image)
+        by_flavor = self.boot(self.create_image(2, **GEN2), flavor=self._create_flavor(
+            extra_spec={"os:vtpm": "required"}))
+        self.queries.clear()
+        self._resize_server(by_image, self._create_flavor(memory_mb=1024))
+        self.assert_asked(3)
+        self._resize_server(by_flavor, self._create_flavor(
+            memory_mb=1024, extra_spec={"os:vtpm": "required"}))
+        self.assert_asked(3)

@@ -9,19 +9,27 @@ from vtpm_scheduling import host_kinds, policy
 
 objects.register_all()
 
-STATS = st.fixed_dictionaries({}, optional={
-    policy.STAT_VERSION: st.sampled_from(["1", "2", "0", "x"]),
-    policy.STAT_GUARDED: st.sampled_from(["True", "False", "true"]),
-    policy.STAT_ATTESTATION: st.sampled_from(["100", "301", "", "77"]),
-    policy.STAT_FABRIC: st.sampled_from(["ab" * 32, "cd" * 32, ""]),
-    policy.STAT_READ_AT: st.text(max_size=3),
-    "num_instances": st.text(max_size=3)})
-HOSTS = st.lists(st.tuples(
-    st.sampled_from(["hyperv", "HyperV", "QEMU", None]),
-    st.sampled_from([6003, 10000, 11000, None]),
-    st.one_of(st.none(), STATS),
-    # Of the aggregates below.
-    st.sets(st.integers(0, 4))), max_size=12)
+VERSIONS = st.sampled_from([6003, 10000, 11000])
+# Of the aggregates below.
+IN_AGGREGATES = st.sets(st.integers(0, 4))
+BARE = st.tuples(st.sampled_from(["hyperv", "HyperV", "QEMU", None]),
+                 st.one_of(st.none(), VERSIONS),
+                 st.sampled_from([{}, {"num_instances": "1"}, {policy.STAT_REPORT: ""}]),
+                 IN_AGGREGATES)
+
+
+@st.composite
+def reporting(draw):
+    """A host with the vTPM driver: Hyper-V, and its report says the version that Nova has."""
+    version = draw(VERSIONS)
+    report = policy.HostReport(
+        draw(st.booleans()), version, draw(st.sampled_from([None, 100, 301, 77])),
+        draw(st.one_of(st.none(), st.text(max_size=3))),
+        draw(st.sampled_from([None, "ab" * 32, "cd" * 32])), draw(st.sampled_from([1, 2])))
+    return "hyperv", version, report.to_stats(), draw(IN_AGGREGATES)
+
+
+HOSTS = st.lists(st.one_of(BARE, reporting()), max_size=12)
 METADATA = [{"hgs_fabric": "one"}, {"hgs_fabric": "one", "ssd": "true"}, {"hgs_fabric": "two"},
             {"ssd": "true"}, {}]
 
@@ -49,7 +57,7 @@ def one_by_one(state):
     """A host as the policy sees it, read by itself."""
     return policy.HostFacts(
         state.hypervisor_type, state.hypervisor_version,
-        policy.HostReport.from_stats(state.stats or {}),
+        policy.HostReport.from_stats(state.stats),
         frozenset(aggregate.metadata["hgs_fabric"] for aggregate in state.aggregates
                   if "hgs_fabric" in aggregate.metadata))
 
@@ -69,13 +77,20 @@ def test_same_answer_as_one_by_one(described, require_aggregate, home):
 
 
 def test_hosts_alike_are_one_kind():
-    stats = policy.HostReport(True, 100, "2026-01-01T00:00:00", "ab").to_stats()
-    later = policy.HostReport(True, 100, "2026-01-01T00:00:59", "ab").to_stats()
+    stats = policy.HostReport(True, 10000, 100, "2026-01-01T00:00:00", "ab").to_stats()
+    later = policy.HostReport(True, 10000, 100, "2026-01-01T00:00:59", "ab").to_stats()
     kinds, facts = host_kinds.sort(host_states([
         ("hyperv", 10000, stats, {0, 3}), ("hyperv", 10000, later, {1})]))
     assert kinds == [0, 0]
     assert facts == [policy.HostFacts(
-        "hyperv", 10000, policy.HostReport(True, 100, None, "ab"), frozenset({"one"}))]
+        "hyperv", 10000, policy.HostReport(True, 10000, 100, None, "ab"), frozenset({"one"}))]
+
+
+@hypothesis.given(st.text(max_size=20))
+def test_a_report_that_cannot_be_read_is_none(text):
+    _, (facts,) = host_kinds.sort(host_states([
+        ("hyperv", 10000, {policy.STAT_REPORT: text or "x"}, {0})]))
+    assert policy.misfit(facts).code == policy.MisfitCode.NO_REPORT
 
 
 def test_an_aggregate_without_hosts():

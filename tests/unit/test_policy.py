@@ -1,5 +1,6 @@
 """The policy: every cell of the table, every refusal, every reason of a host."""
 
+import dataclasses
 import itertools
 import string
 
@@ -258,14 +259,14 @@ def test_any_input_gets_an_answer(image, flavor):
 
 # --- hosts ------------------------------------------------------------------------------------
 
-REPORT = policy.HostReport(guarded=True, attestation_status=100, fabric_thumbprint=THUMBPRINT)
+REPORT = policy.HostReport(True, 10000, 100, fabric_thumbprint=THUMBPRINT)
 GOOD = policy.HostFacts("hyperv", 10000, REPORT, frozenset({"one"}))
 
 
 def with_report(**changes):
     return policy.HostFacts("hyperv", 10000, policy.HostReport(
-        **dict({"guarded": True, "attestation_status": 100, "fabric_thumbprint": THUMBPRINT},
-               **changes)), frozenset({"one"}))
+        **dict({"guarded": True, "hypervisor_version": 10000, "attestation_status": 100,
+                "fabric_thumbprint": THUMBPRINT}, **changes)), frozenset({"one"}))
 
 
 def host(**changes):
@@ -323,30 +324,47 @@ def test_a_cloud_without_aggregates():
 
 
 @pytest.mark.parametrize("report", [
-    REPORT, policy.HostReport(guarded=False),
-    policy.HostReport(False, 200, "2026-01-01T00:00:00", None)])
+    REPORT, policy.HostReport(False, 6003),
+    policy.HostReport(False, 10000, 200, "2026-01-01T00:00:00", None)])
 def test_report_survives_nova(report):
     assert policy.HostReport.from_stats(
         {key: str(value) for key, value in report.to_stats().items()}) == report
 
 
 @pytest.mark.parametrize("stats", [
-    {}, {"hyperv_guarded": "True"}, {"hyperv_vtpm_report": "x", "hyperv_guarded": "True"},
-    {"hyperv_vtpm_report": "0", "hyperv_guarded": "True"}])
+    {}, {"hyperv_attestation_read_at": "2026-01-01T00:00:00"}, *(
+        {"hyperv_vtpm_report": text} for text in (
+            "", "x", "1", "guarded=True hypervisor=10000", "version=1 guarded=True",
+            "version=0 guarded=True hypervisor=10000", "version=x guarded=True hypervisor=10000",
+            "version=1 guarded=True hypervisor=10.0"))])
 def test_no_report(stats):
     assert policy.HostReport.from_stats(stats) is None
 
 
 def test_anything_but_true_is_not_guarded():
     for value in ("true", "1", "", "False", "None"):
-        stats = dict(REPORT.to_stats(), hyperv_guarded=value)
-        assert not policy.HostReport.from_stats(stats).guarded
+        text = REPORT.to_stats()[policy.STAT_REPORT].replace("=True", "=" + value)
+        assert not policy.HostReport.from_stats({policy.STAT_REPORT: text}).guarded
 
 
-@hypothesis.given(st.dictionaries(st.sampled_from(policy.DECISIVE_STATS),
-                                  st.sampled_from(["1", "True", "100", "301", "ab", ""])),
-                  st.text(), st.sampled_from([None, policy.Home("ab"), policy.Home(None, "one")]))
-def test_only_the_decisive_stats_decide(stats, other, home):
+def test_the_report_as_an_operator_reads_it():
+    assert REPORT.to_stats() == {"hyperv_vtpm_report": (
+        "version=1 guarded=True hypervisor=10000 attestation=100 fabric=" + THUMBPRINT)}
+
+
+def test_a_later_version_may_say_more():
+    text = REPORT.to_stats()[policy.STAT_REPORT].replace("version=1", "version=2")
+    report = policy.HostReport.from_stats({policy.STAT_REPORT: text + " more=this flag"})
+    assert report == dataclasses.replace(REPORT, version=2)
+
+
+@hypothesis.given(st.dictionaries(
+    st.sampled_from(["version", "guarded", "hypervisor", "attestation", "fabric"]),
+    st.sampled_from(["1", "True", "100", "301", "10000", "ab", ""])),
+    st.text(), st.sampled_from([None, policy.Home("ab"), policy.Home(None, "one")]))
+def test_only_the_text_decides(values, other, home):
+    stats = {policy.STAT_REPORT: " ".join(map("=".join, values.items()))}
+
     def reason(**more):
         return policy.misfit(host(report=policy.HostReport.from_stats(dict(stats, **more))), home)
     assert reason() == reason(hyperv_attestation_read_at=other, num_instances=other)

@@ -22,7 +22,15 @@ from tests.e2e import secrets_in_logs
 from tests.hyperv import certificates, guardian
 from tests.hyperv import key_protector as simulated
 from vtpm_compute import errors, key_material, key_protector
-from vtpm_compute.cmd import files, interruption, pieces, protector, secret_store, upload
+from vtpm_compute.cmd import (
+    files,
+    interruption,
+    login,
+    pieces,
+    protector,
+    secret_store,
+    upload,
+)
 from vtpm_scheduling import policy
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -553,7 +561,7 @@ class TestWhatGoesWrong:
     def test_no_answer_in_time(self, tenant, key_manager, small, monkeypatch):
         def late(_):
             key_manager.stopping.wait(20)
-        monkeypatch.setattr(secret_store, "_TIMEOUT", 0.5)
+        monkeypatch.setattr(login, "_TIMEOUT", 0.5)
         key_manager.actions["POST", 1] = late
         message = tenant.error("store", tenant.file(small))
         assert "The key manager does not answer in time. Try again later" in message

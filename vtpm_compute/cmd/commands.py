@@ -24,7 +24,7 @@ _NO_GUARDIAN = "%s is guardian metadata, and --guardian is about key protectors:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Wanted:
+class Wanted:
     """The guardian that a key protector is to name.
 
     :ivar thumbprint: of its encryption certificate: SHA-256, lower-case hexadecimal.
@@ -33,7 +33,7 @@ class _Wanted:
     thumbprint: str
 
     @classmethod
-    def of(cls, text: str) -> _Wanted:
+    def of(cls, text: str) -> Wanted:
         """From what ``--guardian`` says.
 
         :param text: a thumbprint, or a file that holds guardian metadata.
@@ -62,7 +62,7 @@ def show(options: argparse.Namespace) -> None:
         that was asked for cannot unwrap it.
     """
     _check_one_stdin(options.files)
-    wanted = _Wanted.of(options.guardian) if options.guardian is not None else None
+    wanted = Wanted.of(options.guardian) if options.guardian is not None else None
     contents = [files.read(path) for path in options.files]
     source = ", ".join(map(files.shown, options.files))
     of_metadata = [path for path, data in zip(options.files, contents)
@@ -79,11 +79,11 @@ def show(options: argparse.Namespace) -> None:
         _show_metadata(guardian_metadata.parse(contents[0], source), options.json)
 
 
-def _show_protector(found: key_protector.KeyProtector, source: str, wanted: _Wanted | None,
+def _show_protector(found: key_protector.KeyProtector, source: str, wanted: Wanted | None,
                     as_json: bool) -> None:
     can_unwrap = wanted and [one for one in found.guardians if one.thumbprint == wanted.thumbprint]
     if as_json:
-        described = _as_json(found)
+        described = protector_as_json(found)
         if wanted is not None:
             described["asked_for"] = {"thumbprint": wanted.thumbprint,
                                       "can_unwrap": bool(can_unwrap)}
@@ -160,7 +160,7 @@ def store(options: argparse.Namespace) -> None:
 def _to_store(options: argparse.Namespace) -> list[bytes]:
     """The pieces of a file that was checked."""
     source = files.shown(options.file)
-    wanted = _Wanted.of(options.guardian) if options.guardian is not None else None
+    wanted = Wanted.of(options.guardian) if options.guardian is not None else None
     data = files.read(options.file)
     found: key_protector.KeyProtector | guardian_metadata.GuardianMetadata
     if guardian_metadata.is_metadata(data):
@@ -240,7 +240,8 @@ def _check_one_stdin(paths: Sequence[str]) -> None:
         raise errors.UnusableFileError("Standard input (-) can be read once only: name files.")
 
 
-def _as_json(found: key_protector.KeyProtector) -> dict[str, Any]:
+def protector_as_json(found: key_protector.KeyProtector) -> dict[str, Any]:
+    """What there is to know of a key protector, for programs."""
     return {
         "kind": "key_protector",
         "bytes": len(found.raw),

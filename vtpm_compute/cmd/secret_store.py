@@ -21,18 +21,16 @@ from keystoneauth1 import adapter as keystone_adapter
 from keystoneauth1 import exceptions as ksa_exceptions
 
 from vtpm_compute import errors, http_answers
+from vtpm_compute.cmd import login
 from vtpm_scheduling import policy
 
 # keystoneauth's words about what it did not understand may quote it.
 _SILENT = logging.getLogger(__name__ + ".silent")
 _SILENT.propagate = False
 _SILENT.setLevel(logging.CRITICAL + 1)
-# Without a handler its warnings would go to the terminal.
-logging.getLogger("keystoneauth").addHandler(logging.NullHandler())
 
 SERVICE_TYPE = "key-manager"
-# Seconds that each wait on a connection lasts, unless the configuration has api_timeout.
-_TIMEOUT = 60.0
+_PROGRAM = "nova-hyperv-vtpm-protector"
 _RETRIES = 2
 # Passing trouble: tried again, where doing it twice is as doing it once.
 _WORTH_A_RETRY = (429, 502, 503, 504)
@@ -45,7 +43,7 @@ _SECRET_REFERENCE = re.compile(
 
 _LATER = "Try again later"
 _ADMINISTRATOR = "Tell the administrator"
-_CREDENTIALS = "Check OS_CLOUD and clouds.yaml, or the OS_* variables"
+_CREDENTIALS = login.CREDENTIALS
 _BY_STATUS = {
     400: "the key manager refuses the request as malformed (400). If its limits are lower than "
          "Barbican's own, a smaller --piece-bytes helps",
@@ -206,30 +204,10 @@ def connect(cloud: str | None = None) -> SecretStore:
     :raises vtpm_compute.errors.SecretStoreError: when the credentials are not complete.
     """
     try:
-        # Not above: it is large, and only these commands need it.
-        import openstack.config
-        import openstack.exceptions
-    except ModuleNotFoundError as exc:
-        raise errors.SecretStoreError(
-            "the Python package of %s is missing. Install it: pip install "
-            "'nova-hyperv-vtpm[tool]'" % exc.name) from None
-    try:
-        region = openstack.config.get_cloud_region(
-            cloud=cloud, app_name="nova-hyperv-vtpm-protector")
-        session = region.get_session()
-        if not session.timeout:
-            session.timeout = _TIMEOUT
-        return SecretStore(keystone_adapter.Adapter(
-            session, service_type=SERVICE_TYPE, interface=region.get_interface(SERVICE_TYPE),
-            region_name=region.get_region_name(SERVICE_TYPE),
-            endpoint_override=region.get_endpoint(SERVICE_TYPE)))
-    except (openstack.exceptions.ConfigException, ksa_exceptions.ClientException) as exc:
-        raise errors.SecretStoreError("your credentials cannot be used: %s. %s" % (
-            policy.quote(str(exc).rstrip("."), 200), _CREDENTIALS)) from None
-    except Exception as exc:  # noqa: BLE001
-        # What YAML and the system say of a file that they cannot read quotes it, passwords too.
-        raise errors.SecretStoreError("your credentials cannot be read (%s). %s" % (
-            type(exc).__name__, _CREDENTIALS)) from None
+        found = login.connect(cloud, _PROGRAM)
+        return SecretStore(found.adapter(SERVICE_TYPE))
+    except errors.LoginError as exc:
+        raise errors.SecretStoreError(str(exc)) from None
 
 
 def _translated(who: str, call: Callable[[], Result], creates: bool = False) -> Result:
