@@ -28,3 +28,14 @@ def test_filter_hosts():
               if line.startswith("GuardedHostFilter")}
     assert passed == {("GuardedHostFilter", "nothing"): "60", ("GuardedHostFilter", "all"): "60",
                       ("GuardedHostFilter", "half"): "30", ("GuardedHostFilter", "none"): "0"}
+
+
+def test_scheduler_memory():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.bench.scheduler_memory", "12", "20"],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=240)
+    # A request that gets another answer than it has to ends a process without its line.
+    assert done.returncode in (0, 1), done.stdout + done.stderr[-4000:]
+    ways = [line.split()[:2] for line in done.stdout.splitlines()[1:5]]
+    assert ways == [["RSS", "without"], ["RSS", "with"], ["traced", "without"],
+                    ["traced", "with"]], done.stdout + done.stderr[-4000:]
