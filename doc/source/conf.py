@@ -8,7 +8,7 @@ REPOSITORY = HERE.parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "doc" / "ext")]
 
 project = "nova-hyperv-vtpm"
-copyright = "2026, the nova-hyperv-vtpm authors"  # noqa: A001
+copyright = "2026, the nova-hyperv-vtpm authors"
 
 extensions = [
     "openstackdocstheme",
