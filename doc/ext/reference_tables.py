@@ -25,31 +25,30 @@ VALUE = "…"
 
 _GUARDED = policy.Attestation.PASSED
 _THUMBPRINT, _OTHER_THUMBPRINT = "0a1b" + "0" * 60, "9f8e" + "0" * 60
-_SECRET = "5c6d8f3a-0b4e-4f6c-9d0e-1a2b3c4d5e6f"
-_SECOND_SECRET = "1b9e7a52-6c1d-4a39-8f60-7d8e9fa0b1c2"
+_KEY = "5c6d8f3a-0b4e-4f6c-9d0e-1a2b3c4d5e6f"
 _VTPM = {policy.IMAGE_VTPM: "required", policy.IMAGE_MACHINE_TYPE: policy.GENERATION_2}
 _SHIELDED = {policy.IMAGE_SHIELDED: "required", policy.IMAGE_MACHINE_TYPE: policy.GENERATION_2}
-_PDK = {policy.IMAGE_PDK: "https://barbican/v1/containers/" + _SECRET}
+_PDK = {policy.IMAGE_PDK: "https://barbican/v1/containers/" + _KEY}
 
 # For each refusal what asks for it: properties of the image, extra specs of the flavor.
 REFUSED = {
     "invalid_value": ({policy.IMAGE_VTPM: "yes"}, {}),
     "contradiction": (_VTPM, {policy.FLAVOR_VTPM: "disabled"}),
     "shielded_without_vtpm": ({**_SHIELDED, policy.IMAGE_VTPM: "disabled"}, {}),
-    "keys_without_vtpm": ({policy.IMAGE_KEYS: _SECRET}, {}),
-    "keys_and_pdk": ({**_VTPM, **_PDK, policy.IMAGE_KEYS: _SECRET}, {}),
+    "keys_without_vtpm": ({policy.IMAGE_KEYS: _KEY}, {}),
+    "keys_and_pdk": ({**_VTPM, **_PDK, policy.IMAGE_KEYS: _KEY}, {}),
     "pdk_without_image": ({**_VTPM, **_PDK, policy.IMAGE_VTPM: "optional"},
                           {policy.FLAVOR_VTPM: "required"}),
     "pdk_without_secure_boot": ({**_VTPM, **_PDK}, {}),
     "secure_boot_without_os_type": ({**_VTPM, policy.IMAGE_SECURE_BOOT: "required"}, {}),
     "keys_cut": ({**_VTPM, policy.IMAGE_KEYS: ",".join(
-        ["https://barbican.example.org/v1/secrets/" + _SECRET] * 4)}, {}),
+        ["https://barbican.example.org/v1/secrets/" + _KEY] * 4)}, {}),
     "keys_too_many": ({**_VTPM, policy.IMAGE_KEYS: "1,2,3,4,5,6,7"}, {}),
-    "key_empty": ({**_VTPM, policy.IMAGE_KEYS: _SECRET + ","}, {}),
+    "key_empty": ({**_VTPM, policy.IMAGE_KEYS: _KEY + ","}, {}),
     "key_malformed": ({**_VTPM, policy.IMAGE_KEYS: "my-key"}, {}),
-    "key_repeated": ({**_VTPM, policy.IMAGE_KEYS: "%s,%s" % (_SECRET, _SECRET)}, {}),
+    "key_repeated": ({**_VTPM, policy.IMAGE_KEYS: "%s,%s" % (_KEY, _KEY)}, {}),
     "not_generation_2": ({policy.IMAGE_VTPM: "required"}, {}),
-    "shielded_without_secure_boot": ({**_SHIELDED, policy.IMAGE_KEYS: _SECRET}, {}),
+    "shielded_without_secure_boot": ({**_SHIELDED, policy.IMAGE_KEYS: _KEY}, {}),
     "shielded_without_keys": (
         {**_SHIELDED, policy.IMAGE_SECURE_BOOT: "required", policy.IMAGE_OS_TYPE: "windows"}, {}),
     "other_hypervisor": ({**_VTPM, "img_hv_type": "kvm"}, {}),
@@ -242,7 +241,8 @@ def failures() -> str:
     rows = []
     for name, error in error_classes().items():
         said = [_plain(one) for one in found.get(name, ())]
-        rows.append(["``%s``" % name, _plain(" ".join(inspect.getdoc(error).split("\n\n")[0].split())),
+        when = " ".join(inspect.getdoc(error).split("\n\n")[0].split())
+        rows.append(["``%s``" % name, _plain(when),
                      "\n".join("- " + one for one in said) or "\\-"])
     return _table(["Error", "When", "Messages"], "18 27 55", rows)
 

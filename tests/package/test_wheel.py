@@ -57,14 +57,21 @@ else:
 """
 DRIVER = """
 import sys
-sys.path.insert(0, %r)
+# Last: the package is the installed one.
+sys.path.append(%r)
 import tempfile
 from tests.hyperv import windows
 from tests.hyperv.fabric import Fabric
 windows.install(Fabric({"fabrics": ["east"], "hosts": [{"name": "HV1", "fabric": "east"}]}), "HV1")
 from nova import config
 import nova.conf
-nova.conf.CONF([], project="nova")
+with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+    file.write("[DEFAULT]\\ntransport_url = fake://\\n")
+    file.flush()
+    nova.conf.CONF(["--config-file", file.name], project="nova")
+from nova import objects, rpc
+rpc.init(nova.conf.CONF)
+objects.register_all()
 from nova.virt import driver
 loaded = driver.load_compute_driver(None, "vtpm_hyperv.HyperVDriver")
 print(type(loaded).__name__, sys.modules["vtpm_compute"].__file__)
@@ -103,7 +110,7 @@ def archives(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=HALVES)
 def installed(request, archives, tmp_path_factory):
-    """(name, interpreter) of an environment with that nova, the wheel, and nothing of a checkout."""
+    """(name, interpreter) of an environment with that nova and the wheel."""
     source = environment.folder_of_environment(request.param).resolve()
     folder = tmp_path_factory.mktemp("installed", numbered=True) / request.param
     try:
