@@ -279,6 +279,14 @@ def messages() -> dict[str, list[str]]:
     return {error: sorted(said) for error, said in found.items()}
 
 
+def _name_of(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def _with_values(text: str) -> str:
+    return re.sub(r"%0?\d*[sdrXx]", VALUE, text).replace("%%", "%")
+
+
 class _Source:
     """One module, of which the texts of its errors are found."""
 
@@ -296,11 +304,19 @@ class _Source:
 
     def messages(self) -> Iterable[tuple[str, str]]:
         known = error_classes()
+        wrappers = dict(self._wrappers())
         for node in ast.walk(self._tree):
             if not isinstance(node, ast.Call) or not node.args:
                 continue
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else \
-                getattr(node.func, "id", "")
+            name = _name_of(node.func)
+            if name == "translated" and len(node.args) > 1:
+                wrapped = _name_of(node.args[1])
+            else:
+                wrapped = wrappers.get(name)
+            if wrapped in known:
+                for text in self._texts(node.args[0], _DEPTH):
+                    yield wrapped, "%s: %s" % (_with_values(text), VALUE)
+                continue
             error, before = _BECOME.get(name, (name, ""))
             if error not in known:
                 continue
@@ -310,11 +326,19 @@ class _Source:
             if len(node.args) <= position:
                 continue
             for text in self._texts(node.args[position], _DEPTH):
-                message = before + re.sub(
-                    r"%0?\d*[sdrXx]", VALUE, text).replace("%%", "%")
+                message = before + _with_values(text)
                 # Not what is made of values alone.
                 if re.search(r"[a-z]{3} [a-z]|[a-z]{3} …", message[len(before):]):
                     yield error, message
+
+    def _wrappers(self) -> Iterable[tuple[str, str]]:
+        """Functions that put a problem before what went wrong, and the error that they raise."""
+        for name, function in self._functions.items():
+            if function.args.args and function.args.args[0].arg == "problem":
+                raised = {one.attr for one in ast.walk(function) if isinstance(one, ast.Attribute)
+                          and getattr(one.value, "id", "") == "errors"}
+                if len(raised) == 1:
+                    yield name, raised.pop()
 
     def _texts(self, node: ast.expr, depth: int) -> list[str]:
         """What an expression may be, with places for values; empty where that is not known."""
@@ -359,8 +383,7 @@ class _Source:
         return filled
 
     def _returned(self, node: ast.Call, depth: int) -> list[str]:
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else \
-            getattr(node.func, "id", "")
+        name = _name_of(node.func)
         if name == "fitted":
             template, _, _, remedy = node.args
             return [text[::-1].replace("s%", end[::-1], 1)[::-1]

@@ -70,6 +70,8 @@ def test_each_error_and_its_messages_are_there(pages):
     assert any(one.startswith("What … holds is not a key protector: …. Store")
                for one in messages["KeyProtectorError"])
     assert "Windows made an empty key protector." in messages["HostGuardianError"]
+    # What a wrapper puts before Windows' own words.
+    assert "Guardian … cannot be removed: …" in messages["HostGuardianError"]
 
 
 def test_properties(pages):
