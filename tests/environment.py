@@ -8,8 +8,9 @@ PyMI's files. ``.environment/nova-29`` to ``.environment/nova-34`` hold those no
 Hyper-V any more, for the functional tests of the scheduler's half. All of these have this project
 as an installed wheel. ``.environment/barbican-23`` has nothing of it: only that Barbican and the
 Keystone of its release, which the tests start as services. All are in the versions of
-``constraints/<name>-py311.txt``. A second run finds everything there and only builds the project
-again if its source changed.
+``constraints/<name>-py311.txt``. ``.environment/docs`` has Sphinx, and the project for what the
+pages print of it. A second run finds everything there and only builds the project again if its
+source changed.
 
 Standard library only: it must run where nothing is installed yet (Debian 12, Python 3.11).
 """
@@ -28,10 +29,12 @@ import time
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 NAMES = ("nova-28", "nova-27", "nova-29", "nova-30", "nova-31", "nova-32", "nova-33", "nova-34",
-         "barbican-23")
+         "barbican-23", "docs")
 DEFAULT = "nova-28"
 # Where a driver for Hyper-V runs, and with it os-win.
 WITH_HYPERV = ("nova-28", "nova-27")
+# Whose services run beside the project.
+WITHOUT_PROJECT = ("barbican-23",)
 PYMI = "pymi==1.0.9"
 DIALECT = REPOSITORY / "tests" / "cloud" / "sqlite_immediate"
 
@@ -39,7 +42,7 @@ DIALECT = REPOSITORY / "tests" / "cloud" / "sqlite_immediate"
 RECIPE = "1"
 
 # Top-level entries of the repository that are no part of the wheel.
-NOT_SOURCE = {"tests", "doc", "tools", "constraints", "build", "dist"}
+NOT_SOURCE = {"tests", "doc", "tools", "constraints", "build", "dist", "etc", "releasenotes"}
 
 
 class EnvironmentFailure(Exception):
@@ -80,6 +83,7 @@ class _Builder:
         self._is_cloud = name == DEFAULT
         self._has_nova = name.startswith("nova-")
         self._has_hyperv = name in WITH_HYPERV
+        self._has_project = name not in WITHOUT_PROJECT
         self._folder = folder_of_environment(name)
         self._pins = REPOSITORY / "constraints" / ("%s-py311.txt" % name)
         self._log = _Log(self._folder.with_suffix(".log"))
@@ -98,7 +102,7 @@ class _Builder:
             stamp.set()
         if self._is_cloud:
             self._install_project("sqlite-immediate", DIALECT, DIALECT.iterdir())
-        if self._has_nova:
+        if self._has_project:
             self._install_project("project", REPOSITORY, _source_entries())
         if self._is_cloud:
             self._install_site_hook()

@@ -13,6 +13,14 @@ REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
 PROGRAM = "nova-hyperv-vtpm-protector"
 
 
+def commands(page, heading):
+    """The indented commands after a line of a page that ends with this heading."""
+    text = page.read_text().split("%s::\n\n" % heading)[1]
+    indent = re.match(r" +", text).group()
+    block = re.match(r"(?:\n|%s.*\n)+" % indent, text).group().replace("\\\n", " ")
+    return [line.strip() for line in block.splitlines() if line.strip()]
+
+
 class Home:
     """A tenant's own machine: a folder with the files, and the OS_* variables of a user."""
 
@@ -53,7 +61,7 @@ class Home:
         return {one.secret_ref.rpartition("/")[2]
                 for one in self.tenant.alice.barbican.secrets.list(limit=1000)}
 
-    def run_openstack(self, names, command):
+    def run_openstack(self, names, command, user="alice"):
         """Run a command of a page; what it prints.
 
         :param names: what stands in the place of words of it
@@ -65,6 +73,6 @@ class Home:
         if arguments[:2] == ["server", "create"]:
             # This cloud has no networks.
             arguments += ["--nic", "none", "--wait"]
-        done = self.tenant.cloud.run_openstack("alice", *arguments, folder=self.folder)
+        done = self.tenant.cloud.run_openstack(user, *arguments, folder=self.folder)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -1,26 +1,17 @@
 """The commands of the README, as a tenant types them into the openstack client."""
 
-import pathlib
-import re
 import shlex
 
 from tests.e2e import tenants_home
 
-README = pathlib.Path(__file__).resolve().parent.parent.parent / "README.rst"
-
-
-def commands(heading):
-    """The indented commands after a line of the README."""
-    text = README.read_text().split("\n%s::\n" % heading)[1]
-    block = re.match(r"(?:\n|    .*\n)+", text).group().replace("\\\n", " ")
-    return [line.strip() for line in block.splitlines() if line.strip()]
+README = tenants_home.REPOSITORY / "README.rst"
 
 
 def test_a_server_as_a_tenant(home):
     tenant = home.tenant
     names = {"IMAGE": tenant.image(), "FLAVOR": tenant.plain_flavor,
              "SERVER": tenant.name("server")}
-    for command in commands("A server, as a tenant"):
+    for command in tenants_home.commands(README, "A server, as a tenant"):
         program, *arguments = shlex.split(command)
         if program == tenants_home.PROGRAM:
             names["IDS"] = home.done(*arguments)
