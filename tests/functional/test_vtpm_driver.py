@@ -238,7 +238,7 @@ class VtpmDriverTest(vtpm_base.VtpmTestCase):
             error = self.assertRaises(
                 exception.BuildAbortException, self.compute.driver.spawn, admin, instance,
                 None, [], "", {}, network_info=[], block_device_info={})
-            self.assertIn("would give it a new and empty one", str(error))
+            self.assertIn("would give the server a new and empty one", str(error))
         self.assertEqual(before, self.machines)
         self.assertIn("hyperv_vtpm", self.system_metadata(server))
 
