@@ -468,3 +468,11 @@ def test_an_existing_vtpm_and_a_flavor_without(value, code):
     answer = policy.decide_existing({"os:vtpm": value})
     assert answer.code.value == code
     assert "os:vtpm=%s" % value in answer.sentence
+
+
+@pytest.mark.parametrize(("shielded", "value", "is_refused"), [
+    (True, "disabled", True), (True, "required", False), (True, "optional", False),
+    (False, "required", True), (False, "disabled", False), (None, "required", False)])
+def test_no_move_changes_how_a_server_is_shielded(shielded, value, is_refused):
+    decided = policy.decide_existing({"os:shielded_vm": value}, shielded)
+    assert isinstance(decided, policy.Refusal) == is_refused
