@@ -1195,21 +1195,21 @@ AREAS["Failover cluster"] = _rows(
     ("compute-hyperv's cluster driver does power operations, rescue and deletion; the TPM "
      "stays.",
      "compute-hyperv, cluster/driver.py",
-     "tests/functional/test_cluster_driver.py::ClusterDriverTest::test_power"),
+     "tests/functional/cluster_operations.py::ClusterOperations::test_power"),
     ("Its resize takes the VM out of the cluster and puts it in again at the destination, with "
      "its TPM.",
      "compute-hyperv, cluster/driver.py, migrationops.py",
-     "tests/functional/test_cluster_driver.py::ClusterDriverTest::test_resize"),
+     "tests/functional/cluster_operations.py::ClusterOperations::test_resize"),
     ("Its live migration within the cluster is a move by the cluster.",
      "compute-hyperv, cluster/livemigrationops.py",
-     "tests/functional/test_cluster_driver.py::ClusterDriverTest::test_live_migration_within_the_cluster"),
+     "tests/functional/cluster_operations.py::ClusterOperations::test_live_migration_within_the_cluster"),
     ("Its live migration to a host outside takes the VM out of the cluster first.",
      "compute-hyperv, cluster/livemigrationops.py",
-     "tests/functional/test_cluster_driver.py::ClusterDriverTest::test_live_migration_out_of_the_cluster"),
+     "tests/functional/cluster_operations.py::ClusterOperations::test_live_migration_out_of_the_cluster"),
     ("Once two faults between compute-hyperv 16 and Nova are corrected, as the test does, it "
      "follows failovers, also those that it did not see happen.",
      "compute-hyperv, cluster/clusterops.py",
-     "tests/functional/test_cluster_driver.py::ClusterDriverTest::test_a_failover_while_nova_was_not_running"),
+     "tests/functional/cluster_operations.py::ClusterOperations::test_a_failover_while_nova_was_not_running"),
     ("As it is, it does not follow a failover with Nova 28, which wants the compute_id of the new "
      "node.",
      "compute-hyperv, cluster/clusterops.py; nova, objects/instance.py",
