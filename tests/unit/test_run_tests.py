@@ -23,6 +23,7 @@ def run_tests():
 @pytest.mark.parametrize(("part", "name", "no_eventlet"), [
     ("unit", "nova-28", None), ("e2e-barbican-23", "nova-28", None),
     ("functional", "nova-28", "false"), ("functional-nova-27", "nova-27", "false"),
+    ("random-lives", "nova-28", "false"),
     ("functional-nova-34", "nova-34", "false"), ("functional-nova-34-threads", "nova-34", "true"),
 ])
 def test_environment_and_threads_of_a_part(run_tests, part, name, no_eventlet):
@@ -51,7 +52,8 @@ def test_tox_has_the_same_names(run_tests):
     assert by_default == run_tests.BY_DEFAULT
     assert "testenv:functional-nova-{%s}" % ",".join(NOT_BY_DEFAULT) in tox
     further = {"functional-nova-" + part for part in NOT_BY_DEFAULT}
-    assert further | set(by_default) == set(run_tests.PARTS)
+    assert "testenv:random-lives" in tox
+    assert further | {"random-lives"} | set(by_default) == set(run_tests.PARTS)
     assert {"testenv:" + group for group in run_tests.GROUPS} <= set(tox)
 
 
