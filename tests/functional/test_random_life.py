@@ -22,7 +22,7 @@ from nova.tests.functional.api import client as api_client
 from tests.functional.server_life_base import RUNNING
 from tests.hyperv import windows
 
-pytestmark = [pytest.mark.os_win, pytest.mark.compute_hyperv]
+pytestmark = pytest.mark.os_win
 
 EXAMPLES = int(os.environ.get("VTPM_RANDOM_LIVES", "0"))
 STEPS = 20
@@ -253,6 +253,7 @@ class Life(stateful.RuleBasedStateMachine):
         case.assert_nothing_left()
 
 
+@pytest.mark.compute_hyperv
 class RandomLivesTest(server_life_base.ServerLifeCase):
 
     STARTED_LATER = ()
