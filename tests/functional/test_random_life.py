@@ -1,8 +1,8 @@
 """Servers with a vTPM live random lives: the TPM's secret is never lost.
 
 Sequences of operations on three hosts in two fabrics, while hosts lose their attestation,
-nova-compute is killed and Barbican is away. ``VTPM_RANDOM_LIVES`` is how many sequences; without it
-30, the same ones each time.
+nova-compute is killed and Barbican is away. Of ``tools/run-tests random-lives``;
+``VTPM_RANDOM_LIVES`` is how many sequences, without it 30, the same ones each time.
 """
 
 # Patches nova first.
