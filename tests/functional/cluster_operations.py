@@ -80,12 +80,6 @@ class ClusterNodes:
         return next((group for group in self.simulated.cluster_groups("CL1")
                      if group["name"] == self.name_of(server)), None)
 
-    def live_migrate(self, server, host, expected="completed"):
-        self.api.post_server_action(
-            server["id"], {"os-migrateLive": {"host": host, "block_migration": "auto"}})
-        self._wait_for_migration_status(server, [expected])
-        return self._wait_for_state_change(server, "ACTIVE")
-
     def lose(self, host):
         """A node loses its power, and nova-compute there with it."""
         self.stop(host)

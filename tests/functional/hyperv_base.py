@@ -183,6 +183,13 @@ class HyperVTestCase(nova_base.NovaTestCase):
         self.assertEqual(SECRET, self.simulated.read_tpm(
             self.host_of(self.api.get_server(server["id"])), self.name_of(server), "bitlocker"))
 
+    def live_migrate(self, server, host, expected="completed"):
+        """Live migrate a server to a host, and wait until that has ended as it must."""
+        self.api.post_server_action(
+            server["id"], {"os-migrateLive": {"host": host, "block_migration": "auto"}})
+        self._wait_for_migration_status(server, [expected])
+        return self._wait_for_state_change(server, "ACTIVE")
+
     def rescue(self, server):
         """Rescue a server with another image, see it in that state, and end it."""
         identifier = self.machine(server)["id"]

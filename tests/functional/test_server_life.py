@@ -3,6 +3,7 @@
 # Patches nova first.
 from tests.functional import server_life_base  # isort: skip
 
+import contextlib
 import importlib
 import os
 from unittest import mock
@@ -125,12 +126,6 @@ class _EveryDriver:
 
     # Live migration.
 
-    def live_migrate(self, server, host, expected="completed"):
-        self.api.post_server_action(
-            server["id"], {"os-migrateLive": {"host": host, "block_migration": "auto"}})
-        self._wait_for_migration_status(server, [expected])
-        return self._wait_for_state_change(server, "ACTIVE")
-
     def test_live_migration(self):
         server = self.boot_with_secret()
         self.live_migrate(server, "HV2")
@@ -150,15 +145,20 @@ class _EveryDriver:
         self.live_migrate(server, "HV2")
         self.assert_kept(server, "HV2")
 
+    @contextlib.contextmanager
+    def slow_live_migration(self):
+        """A live migration from HV1 that begins in here can be seen to run."""
+        self.simulated.add_delay("HV1", "*.MigrateVirtualSystemToHost", 3)
+        yield
+
     def test_a_live_migration_is_not_aborted(self):
         server = self.boot_with_secret()
-        self.simulated.add_delay("HV1", "*.MigrateVirtualSystemToHost", 3)
-        self.api.post_server_action(
-            server["id"], {"os-migrateLive": {"host": "HV2", "block_migration": "auto"}})
-        self._wait_for_migration_status(server, ["running"])
-        (migration,) = self.api.api_get(
-            "/servers/%s/migrations" % server["id"]).body["migrations"]
-        self.api.api_delete("/servers/%s/migrations/%d" % (server["id"], migration["id"]))
+        with self.slow_live_migration():
+            self.api.post_server_action(server["id"], self.migration_to("HV2"))
+            self._wait_for_migration_status(server, ["running"])
+            (migration,) = self.api.api_get(
+                "/servers/%s/migrations" % server["id"]).body["migrations"]
+            self.api.api_delete("/servers/%s/migrations/%d" % (server["id"], migration["id"]))
         self._wait_for_migration_status(server, ["completed", "error", "failed"])
         server = self._soon(lambda: self._server_with(server, {"OS-EXT-STS:task_state": None}))
         self.assertEqual("ACTIVE", server["status"])
@@ -561,12 +561,6 @@ class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
         self.come_back("HV1")
         self.assertEqual([[], []], [self.machines("HV1"), self.machines("HV2")])
         self.assertEqual([], [name for name in self.contents() if self.name_of(server) in name])
-
-    def live_migrate(self, server, host, expected="completed"):
-        self.api.post_server_action(
-            server["id"], {"os-migrateLive": {"host": host, "block_migration": "auto"}})
-        self._wait_for_migration_status(server, [expected])
-        return self._wait_for_state_change(server, "ACTIVE")
 
     def test_live_migration(self):
         server = self.boot_with_secret()

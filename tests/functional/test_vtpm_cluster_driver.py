@@ -3,6 +3,7 @@
 # Patches nova first.
 from tests.functional import nova_base  # isort: skip # noqa: F401
 
+import contextlib
 import os
 
 import fixtures
@@ -85,6 +86,15 @@ class VtpmClusterLifeTest(
 
     # The cluster's own: see test_the_cluster_boots, and those of failovers.
     test_the_host_boots = test_the_host_boots_and_cannot_unwrap = None
+
+    @contextlib.contextmanager
+    def slow_live_migration(self):
+        # The cluster moves the VM itself.
+        self.simulated.hold_cluster_moves("CL1")
+        try:
+            yield
+        finally:
+            self.simulated.release_cluster_moves("CL1")
 
     def restart(self, host):
         self.stop(host)
