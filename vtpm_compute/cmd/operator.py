@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import io
 import os
 import sys
 from collections.abc import Sequence
 
 from vtpm_compute import errors
-from vtpm_compute.cmd import tables
+from vtpm_compute.cmd import tables, terminal
 
 _CANNOT_BE_TOLD, _INTERRUPTED = 2, 130
 _PROGRAM = "nova-hyperv-vtpm"
@@ -43,10 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: without the program's name; None: those of this process.
     :returns: the exit code.
     """
-    for stream in (sys.stdout, sys.stderr):
-        # A name in a certificate may have letters that the terminal does not.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    terminal.print_any_letter()
     parser = _parser()
     options = parser.parse_args(arguments)
     _check(parser, options)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import io
 import os
 import re
 import sys
 from collections.abc import Sequence
 
 from vtpm_compute import errors
-from vtpm_compute.cmd import interruption, pieces
+from vtpm_compute.cmd import interruption, pieces, terminal
 
 _DONE, _NOT_DONE, _BY_SIGNAL, _SIGINT = 0, 1, 128, 2
 _PROGRAM = "nova-hyperv-vtpm-protector"
@@ -35,10 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: without the program's name; None: those of this process.
     :returns: the exit code.
     """
-    for stream in (sys.stdout, sys.stderr):
-        # A name in a certificate may have letters that the terminal does not.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    terminal.print_any_letter()
     options = _parser().parse_args(arguments)
     try:
         # Not above: without them even --help would fail.
