@@ -40,7 +40,7 @@ class ClusterNodes:
             if current_host.computer().name in self._stopping:
                 self._stopped += 1
                 raise greenlet.GreenletExit
-            time.sleep(0.05)
+            time.sleep(0.2)
         self.useFixture(fixtures.MonkeyPatch(
             "os_win.utils.compute.clusterutils.time",
             types.SimpleNamespace(sleep=pause, time=time.time)))

@@ -16,6 +16,7 @@ from nova.tests.functional.api import client as api_client
 from nova.virt import driver as virt_driver
 from oslo_config import cfg
 
+from tests.functional import green_threads
 from tests.hyperv import current_host, key_protector, windows
 from tests.hyperv.fabric import Fabric
 from tests.hyperv.guardian import Guardian
@@ -60,6 +61,7 @@ class HyperVTestCase(nova_base.NovaTestCase):
              "clusters": self.CLUSTERS})
         windows.install(self.simulated)
         self._load_drivers_on_their_hosts()
+        self.useFixture(green_threads.EndedGreenThreads())
         super().setUp()
         # os-win tries failed jobs again, a second apart.
         self.useFixture(fixtures.MonkeyPatch("os_win._utils.time", types.SimpleNamespace(
@@ -150,7 +152,7 @@ class HyperVTestCase(nova_base.NovaTestCase):
             except AssertionError:
                 if time.monotonic() > deadline:
                     raise
-                time.sleep(0.05)
+                time.sleep(0.2)
 
     def create_image(self, number=1, **properties):
         image = super().create_image(number, **properties)

@@ -110,7 +110,7 @@ class ServerLifeCase(hyperv_base.HyperVTestCase):
                 if events and all(event["finish_time"] for event in events):
                     return " ".join(event.get("details") or "" for event in events)
             self.assertLess(time.monotonic(), deadline, (actions[0], shown))
-            time.sleep(0.05)
+            time.sleep(0.2)
 
     def assert_refused(self, server, words, status="ACTIVE", **action):
         """An action is refused with a reason that the user reads, and changed nothing."""

@@ -70,7 +70,7 @@ class GuardedMovesCase(nova_base.NovaTestCase):
                 if events and all(event["result"] for event in events):
                     return (all(event["result"] == "Success" for event in events),
                             [event.get("details") or "" for event in events])
-            time.sleep(0.05)
+            time.sleep(0.2)
         self.fail("%s did not end: %s, %s" % (action, shown["status"], events))
 
     def used_hosts(self, server):

@@ -525,6 +525,8 @@ class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
     def test_the_host_returns_before_it_is_evacuated(self):
         server = self.boot_with_secret()
         self.fail("HV1")
+        # HV1 asks HV2 when it starts, in vain.
+        self.flags(rpc_response_timeout=3)
         # Whoever evacuates it has not begun: its nova-compute is busy, or dead.
         self.computes["HV2"].stop()
         self.api.post_server_action(server["id"], {"evacuate": {"host": "HV2"}})

@@ -13,6 +13,7 @@ import fixtures
 from nova.api import auth
 
 from tests import stub_key_manager
+from tests.functional import green_threads
 from tests.hyperv import fabric, guardian, key_protector, windows
 
 HOST, FABRIC = "hv1", "Fabric"
@@ -35,6 +36,7 @@ class VtpmTestCase(nova_base.NovaTestCase):
         self.addCleanup(self.assert_no_owner_keys)
         # Registers its options; os-win has to find Windows when it is imported.
         importlib.import_module("nova.virt.vtpm_hyperv")
+        self.useFixture(green_threads.EndedGreenThreads())
         super().setUp()
         # os-win tries failed jobs again, a second apart.
         self.useFixture(fixtures.MonkeyPatch("os_win._utils.time", types.SimpleNamespace(

@@ -3,6 +3,11 @@
 import configparser
 import importlib.machinery
 import importlib.util
+import re
+import signal
+import sys
+import time
+from concurrent import futures
 
 import pytest
 
@@ -28,7 +33,8 @@ def run_tests():
 ])
 def test_environment_and_threads_of_a_part(run_tests, part, name, no_eventlet):
     assert run_tests.environment_of(part) == name
-    assert run_tests.variables_of(part).get("OS_NOVA_DISABLE_EVENTLET_PATCHING") == no_eventlet
+    variables = run_tests.variables_of(part, "folder")
+    assert variables.get("OS_NOVA_DISABLE_EVENTLET_PATCHING") == no_eventlet
 
 
 def test_all_novas_are_all(run_tests):
@@ -55,6 +61,49 @@ def test_tox_has_the_same_names(run_tests):
     assert "testenv:random-lives" in tox
     assert further | {"random-lives"} | set(by_default) == set(run_tests.PARTS)
     assert {"testenv:" + group for group in run_tests.GROUPS} <= set(tox)
+
+
+@pytest.fixture
+def small_parts(run_tests, monkeypatch):
+    """Parts that take no time, and no environment."""
+    monkeypatch.setattr(run_tests, "PARTS", {
+        "bad": ["timeit", "-n1", "-r1", "-s", "print('first')", "1/0"],
+        "good": ["timeit", "-n1", "-r1", "print('second')"]})
+    monkeypatch.setattr(run_tests.environment, "make_environment", lambda name: None)
+    monkeypatch.setattr(
+        run_tests.environment, "python_of_environment", lambda name: sys.executable)
+    return run_tests
+
+
+def test_each_part_runs_whatever_the_others_say(small_parts, monkeypatch, capfd):
+    monkeypatch.setattr(small_parts, "BY_DEFAULT", ["bad", "good"])
+    assert small_parts.main([]) == 1
+    out = capfd.readouterr().out
+    # What a part prints stands together, with its errors.
+    assert re.search(r"== bad\nfirst\n(?s:.*)ZeroDivisionError.*\nbad +FAILED ", out)
+    assert re.search(r"== good\nsecond\n", out)
+    assert re.search(r"\nbad +FAILED .*\ngood +passed .*\nNot all passed.\n$", out)
+
+
+def test_one_part_prints_as_it_goes(small_parts, capfd):
+    assert small_parts.main(["good"]) == 0
+    assert capfd.readouterr().out.endswith("All passed.\n")
+
+
+def test_an_interruption_starts_no_more_parts(small_parts):
+    programs = small_parts.Programs()
+    programs.interrupt(signal.SIGINT, None)
+    assert programs.run(["no-such-program"], {}) == 130
+
+
+def test_a_termination_reaches_each_part(small_parts):
+    programs = small_parts.Programs()
+    with futures.ThreadPoolExecutor(2) as pool:
+        codes = [pool.submit(programs.run, ["sleep", "60"], {}) for _ in range(2)]
+        while len(programs.running) < 2:
+            time.sleep(0.01)
+        programs.interrupt(signal.SIGTERM, None)
+        assert [code.result() for code in codes] == [-signal.SIGTERM] * 2
 
 
 def test_an_unknown_part_runs_nothing(run_tests, capsys):
