@@ -61,7 +61,7 @@ class HyperVTestCase(nova_base.NovaTestCase):
              "clusters": self.CLUSTERS})
         windows.install(self.simulated)
         self._load_drivers_on_their_hosts()
-        self.useFixture(green_threads.EndedGreenThreads())
+        self.green_threads = self.useFixture(green_threads.EndedGreenThreads())
         super().setUp()
         # os-win tries failed jobs again, a second apart.
         self.useFixture(fixtures.MonkeyPatch("os_win._utils.time", types.SimpleNamespace(

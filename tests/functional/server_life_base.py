@@ -147,6 +147,7 @@ class ServerLifeCase(hyperv_base.HyperVTestCase):
 
     def restart(self, host):
         """Start nova-compute on a host again; it reads its settings anew."""
+        self.green_threads.end(host)
         with windows.acting_as(host):
             self.computes[host] = self.restart_compute_service(
                 self.computes[host], keep_hypervisor_state=False)
