@@ -262,7 +262,8 @@ class ServerLife(nova_driver.ComputeDriver):
 
     def _definition_files(self, instance: Any) -> definition_files.DefinitionFiles:
         return definition_files.DefinitionFiles(
-            self._vmops._pathutils.get_instance_dir(instance.name, create_dir=False))
+            self._vmops._pathutils.get_instance_dir(instance.name, create_dir=False),
+            self._host_name)
 
     def _definition_away(self, instance: Any) -> str | None:
         problem = self._definition_files(instance).problem()
