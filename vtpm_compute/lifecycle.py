@@ -140,7 +140,8 @@ _NO_EVACUATION = Rule(
 _REBUILD = Rule(Verdict.NEW_TPM, "The new image has a new TPM, with the new image's keys.")
 _SHELVE = Rule(
     Verdict.REFUSED, "Offloading destroys the VM and its TPM, also later: a shelved server is "
-    "offloaded after ``shelved_offload_time``. Refused before the server is stopped.",
+    "offloaded after ``shelved_offload_time``. Refused before the server is stopped; the image "
+    "that Nova had made for it is deleted.",
     sentence="Shelving would destroy the server's TPM. Stop the server instead; an image of it "
              "(openstack server image create) has its disk, not its TPM.")
 _UNSHELVE = Rule(

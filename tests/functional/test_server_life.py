@@ -11,8 +11,9 @@ from unittest import mock
 import fixtures
 import greenlet
 import pytest
+from nova import exception as nova_exception
 
-from tests.functional.server_life_base import EAST, OFF, OTHER_KEY, RUNNING
+from tests.functional.server_life_base import EAST, KEY, OFF, OTHER_KEY, RUNNING
 from tests.hyperv import key_protector
 from tests.hyperv.guardian import Guardian
 
@@ -99,6 +100,33 @@ class _EveryDriver:
         for seconds in (0, -1, 3600):
             self.flags(shelved_offload_time=seconds)
             self.assert_refused(server, "Shelving would destroy the server's TPM", shelve=None)
+
+    def test_a_shelve_that_is_refused_deletes_its_image_only(self):
+        server = self.boot_with_secret()
+        of_shelve = {
+            "name": server["name"] + "-shelved", "status": "queued",
+            "properties": {"instance_uuid": server["id"], "image_type": "snapshot"}}
+        others = [self.glance.create(None, {**of_shelve, **change})["id"] for change in (
+            {"status": "active"}, {"name": "of-the-user"},
+            {"properties": {"instance_uuid": server["id"], "image_type": "backup"}},
+            {"properties": {"instance_uuid": KEY, "image_type": "snapshot"}})]
+        earlier = self.glance.create(None, of_shelve)["id"]
+        tokens, delete = [], self.glance.delete
+        self.glance.delete = lambda context, image: (
+            tokens.append(context.auth_token), delete(context, image))
+        self.act(server, shelve=None)
+        self.assertLessEqual(set(others), set(self.glance.images))
+        self.assertNotIn(earlier, self.glance.images)
+        # Those of the user who asked.
+        self.assertEqual(["token"] * 2, tokens)
+
+    def test_a_shelve_is_refused_where_glance_is_away(self):
+        server = self.boot_with_secret()
+        self.glance.detail = mock.Mock(side_effect=nova_exception.GlanceConnectionFailed(
+            server="glance", reason="away"))
+        self.assertIn("Shelving would destroy", self.act(server, shelve=None))
+        self.assertEqual("ACTIVE", self.api.get_server(server["id"])["status"])
+        self.assert_kept(server, "HV1")
 
     def test_shelve_of_a_stopped_server(self):
         server = self.boot_with_secret()
