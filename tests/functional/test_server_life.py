@@ -140,6 +140,19 @@ class _EveryDriver:
         self._start_server(server)
         self.assert_kept(server, "HV1")
 
+    def test_offload_of_what_was_shelved_before(self):
+        """As with another driver, and shelved_offload_time = -1."""
+        server = self.boot_on("HV1")
+        self.flags(shelved_offload_time=-1)
+        self.api.post_server_action(server["id"], {"shelve": None})
+        self._wait_for_state_change(server, "SHELVED")
+        machines = self.machines("HV1")
+        self.system_metadata(server, hyperv_vtpm="vtpm", hyperv_vtpm_fabric=(
+            self.simulated.fabric_thumbprint(EAST)))
+        self.assertIn("Shelving would destroy", self.act(server, shelveOffload=None))
+        self.assertEqual("SHELVED", self.api.get_server(server["id"])["status"])
+        self.assertEqual(machines, self.machines("HV1"))
+
     def test_shelve_without_a_vtpm(self):
         server = self.boot_on("HV1")
         self.flags(shelved_offload_time=0)
@@ -217,6 +230,16 @@ class _EveryDriver:
         self.change_guardian()
         self.only_the_drivers_look()
         self.assert_refused(server, "belongs to another fabric", **self.migration_to("HV2"))
+
+    def test_live_migration_of_what_its_own_host_cannot_unwrap(self):
+        """The other host would take it: it belongs to the fabric of the server's mark."""
+        server = self.boot_with_secret()
+        self.change_guardian()
+        self.system_metadata(
+            server, hyperv_vtpm_fabric=self.simulated.fabric_thumbprint(EAST))
+        self.only_the_drivers_look()
+        self.assert_refused(server, "is not in the server's key protector",
+                            **self.migration_to("HV2"))
 
     # A fabric whose guardian changed, a host that is not guarded any more.
 
