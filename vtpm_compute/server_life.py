@@ -18,7 +18,7 @@ from nova.compute import utils as compute_utils
 from nova.virt import driver as nova_driver
 from oslo_log import log as logging
 
-from vtpm_compute import definition_files, errors, lifecycle, marks
+from vtpm_compute import definition_files, errors, lifecycle, marks, shelve_image
 from vtpm_compute.lifecycle import Condition, Operation
 from vtpm_scheduling import policy
 
@@ -56,12 +56,17 @@ class ServerLife(nova_driver.ComputeDriver):
     def power_off(self, instance: Any, timeout: int = 0, retry_interval: int = 0) -> None:
         """Stop the server, unless that is the first step of an operation that loses the TPM.
 
+        The image that a shelve was to fill goes when it is refused.
+
         :raises ServerOperationError: when it is; the server runs on.
         """
         operation = _STOPPED_FOR.get(instance.task_state)
         if operation is not None and marks.is_marked(instance):
-            with self._told(instance):
+            with self._told(instance), contextlib.ExitStack() as undo:
+                if instance.task_state == task_states.SHELVING:
+                    undo.callback(shelve_image.delete_queued, instance)
                 self._require(operation)
+                undo.pop_all()
         super().power_off(instance, timeout, retry_interval)
 
     def migrate_disk_and_power_off(self, context: Any, instance: Any, dest: str, flavor: Any,

@@ -224,16 +224,19 @@ class HyperVTestCase(nova_base.NovaTestCase):
         return self.simulated.host(self.host_of(server)).management.machine_named(
             self.machine(server)["name"])
 
-    def attached_disks(self, server):
-        """The virtual hard disks of a server's machine, by their places: IDE first, then SCSI."""
+    def attached_disks(self, server, kind=HARD_DISK):
+        """The disks of a kind of a server's machine, by their places: IDE first, then SCSI.
+
+        Virtual hard disks by their paths, physical ones by those of their objects.
+        """
         resources = self._stored_machine(server).resources()
         by_path = {resource.get_path().lower(): resource for resource in resources}
 
         def place(disk):
-            drive = by_path[disk["Parent"].lower()]
+            drive = by_path[disk["Parent"].lower()] if kind == HARD_DISK else disk
             controller = by_path[drive["Parent"].lower()]
             return controller["ResourceSubType"] != IDE_CONTROLLER, int(drive["AddressOnParent"])
-        disks = [resource for resource in resources if resource["ResourceSubType"] == HARD_DISK]
+        disks = [resource for resource in resources if resource["ResourceSubType"] == kind]
         return [disk["HostResource"][0] for disk in sorted(disks, key=place)]
 
     def assert_size(self, server, memory_mb, root_gb):

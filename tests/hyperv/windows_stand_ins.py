@@ -116,6 +116,10 @@ def _vhd_error(function, code, words):
         func_name=function, error_code=code, error_message=words)
 
 
+# Of MSFT_StorageSetting.NewDiskPolicy: new disks are for virtual machines.
+_OFFLINE_ALL = 3
+
+
 class DiskUtils:
     """In the place of os_win.utils.storage.diskutils.DiskUtils."""
 
@@ -126,6 +130,12 @@ class DiskUtils:
             path = os.path.dirname(path)
         usage = shutil.disk_usage(path)
         return usage.total, usage.free
+
+    def get_device_number_from_device_name(self, device_name):
+        return device_name.removeprefix("\\\\.\\PHYSICALDRIVE")
+
+    def get_new_disk_policy(self):
+        return _OFFLINE_ALL
 
 
 class NetworkUtils:
