@@ -6,7 +6,7 @@ import pathlib
 import types
 
 from tests.cloud import configuration
-from tests.cloud.guarded_cloud import FABRIC, OTHER_FABRIC, GuardedCloud
+from tests.cloud.guarded_cloud import FABRIC, OTHER_FABRIC, REPOSITORY, GuardedCloud
 
 ONE, OTHER, ELSEWHERE = "hv-one", "hv-other", "hv-elsewhere"
 
@@ -18,7 +18,10 @@ def _host(name, fabric, address):
 
 
 class MovingCloud(GuardedCloud):
-    """Two guarded hosts of one fabric, and a guarded one of another."""
+    """Two guarded hosts of one fabric, and a guarded one of another.
+
+    Owners read the details of their servers' events.
+    """
 
     HOSTS = (_host(ONE, FABRIC, "198.51.100.1"), _host(OTHER, FABRIC, "198.51.100.2"),
              _host(ELSEWHERE, OTHER_FABRIC, "198.51.100.3"))
@@ -35,7 +38,8 @@ class MovingCloud(GuardedCloud):
         self._disks = pathlib.Path(state_dir).resolve() / "hosts" / "disks"
         self._shared = shared_storage
         super().__init__(state_dir, None if shared_storage else str(
-            self._disks / "%COMPUTERNAME%"), **options)
+            self._disks / "%COMPUTERNAME%"), nova_conf={
+                "oslo_policy": {"policy_file": REPOSITORY / "etc" / "nova-policy.yaml"}}, **options)
 
     def conf_of(self, host):
         """Those of GuardedCloud, and where the servers' files are."""

@@ -73,7 +73,7 @@ class LivingServer:
         request = self.tenant.act(self.server, {action: details}, user)
         server = self.tenant.alice.server(self.id)
         assert server.status == status, (
-            action, server.fault, self.tenant.details(self.server, request))
+            action, server.fault, self.told(request))
         return request
 
     def live_migrate(self, to, **more):
@@ -97,6 +97,24 @@ class LivingServer:
             finally:
                 self.fabric.restore_node(self.host)
                 cloud.start_compute(self.host)
+
+    def start_after_return(self):
+        """After the host where it was booted came back: the VM is off, and Nova thinks it runs."""
+        self.alice("os-stop", "SHUTOFF")
+        self.alice("os-start", "ACTIVE")
+        self.assert_kept(self.host)
+
+    # What Alice reads.
+
+    def told(self, request):
+        """The details of the events of an action."""
+        return self.tenant.details(self.server, request, "alice")
+
+    def shown_event(self, request):
+        """What ``openstack server event show`` prints of an action."""
+        done = self.tenant.cloud.run_openstack("alice", "server", "event", "show", self.id, request)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     # What must be so.
 
@@ -225,16 +243,15 @@ class TestSharedStorage:
     def test_shelve(self, server):
         with server.refused():
             request = server.alice("shelve", "ACTIVE")
-        assert "Shelving would destroy the server's TPM" in server.tenant.details(
-            server.server, request)
+        assert "Shelving would destroy the server's TPM" in server.told(request)
+        assert "Shelving would destroy the server's TPM" in server.shown_event(request)
         server.assert_kept(server.host)
 
     def test_shelve_of_a_stopped_server(self, server):
         server.alice("os-stop", "SHUTOFF")
         with server.refused("SHUTOFF"):
             request = server.alice("shelve", "SHUTOFF")
-        assert "Shelving would destroy the server's TPM" in server.tenant.details(
-            server.server, request)
+        assert "Shelving would destroy the server's TPM" in server.told(request)
         server.alice("os-start", "ACTIVE")
         server.assert_kept(server.host)
 
@@ -243,7 +260,7 @@ class TestSharedStorage:
     def test_live_migration_to_the_other_fabric(self, server, force, reason):
         with server.tenant.enabled(ELSEWHERE), server.refused():
             request = server.live_migrate(ELSEWHERE, **force)
-        assert reason in server.tenant.details(server.server, request)
+        assert reason in server.told(request)
         server.assert_kept(server.host)
 
     def test_resize_and_cold_migration_to_the_other_fabric(self, server):
@@ -258,8 +275,9 @@ class TestSharedStorage:
                 logged = len(log.read_text(errors="replace"))
                 with server.refused():
                     request = act()
-                assert "No valid host" in tenant.details(server.server, request)
-                assert OF_THE_SCHEDULER in log.read_text(errors="replace")[logged:]
+                assert "No valid host" in server.told(request)
+                assert "Instance %s with a vTPM: 0 of 1 hosts fit, other_fabric: 1" % server.id in (
+                    log.read_text(errors="replace")[logged:])
         server.assert_kept(server.host)
 
     def test_evacuation_to_the_other_fabric(self, server):
@@ -267,19 +285,13 @@ class TestSharedStorage:
         with tenant.enabled(ELSEWHERE), tenant.enabled(server.other, False):
             with server.failed_host(), server.nothing_changes():
                 request = server.evacuate(host=ELSEWHERE, force=True)
-                assert OF_THE_HOST in tenant.details(server.server, request)
+                assert OF_THE_HOST in server.told(request)
                 assert tenant.alice.server(server.id).status == "ACTIVE"
                 # Of this one Nova makes an error; Alice reads why.
                 server.evacuate()
                 assert OF_THE_SCHEDULER in tenant.shown_fault(server.id)
-        self.start_after_return(server)
-
-    @staticmethod
-    def start_after_return(server):
-        server.admin("os-resetState", "ACTIVE", state="active")
-        server.alice("os-stop", "SHUTOFF")
-        server.alice("os-start", "ACTIVE")
-        server.assert_kept(server.host)
+        tenant.admin.compute.reset_server_state(server.id, "active")
+        server.start_after_return()
 
 
 @pytest.mark.parametrize("moving", [OWN_DISKS], indirect=True)
@@ -291,8 +303,5 @@ class TestOwnDisks:
     def test_evacuation_is_refused(self, server):
         with server.failed_host(), server.nothing_changes():
             request = server.evacuate()
-            assert "no storage that this host shares" in server.tenant.details(
-                server.server, request)
-        server.alice("os-stop", "SHUTOFF")
-        server.alice("os-start", "ACTIVE")
-        server.assert_kept(server.host)
+            assert "no storage that this host shares" in server.told(request)
+        server.start_after_return()
