@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import sys
 import tempfile
+import types
 
 from tests.cloud import Cloud, Companion, ComputeHost
 from tests.hyperv import guardian, key_protector
@@ -26,18 +27,28 @@ IMAGE = b"conectix" + bytes(512)
 
 
 class GuardedCloud(Cloud):
-    """Keystone, Barbican, Glance, Placement, Nova; three hosts, and the fabric they live in.
+    """Keystone, Barbican, Glance, Placement, Nova; three hosts, and the fabrics they live in.
 
     ``fabric`` asks the simulated hosts what they did.
+
+    :cvar HOSTS: as the simulated fabric's configuration has them
+    :cvar AGGREGATES: {name: (names of hosts, hgs_fabric)}
     """
 
-    def __init__(self, state_dir, **options):
-        """Take the parameters of Cloud."""
+    HOSTS = HOSTS
+    AGGREGATES = types.MappingProxyType({AGGREGATE: ((GUARDED,), "contoso")})
+
+    def __init__(self, state_dir, storage=None, **options):
+        """Take the parameters of Cloud.
+
+        :param storage: the template of the hosts' own disks (tests.hyperv.storage), or None
+        """
         # A socket's path is short by nature; the state folder's may be long.
         self._fabric_dir = pathlib.Path(tempfile.mkdtemp(prefix="fabric-"))
         self._socket = self._fabric_dir / "socket"
         config = self._fabric_dir / "fabric.json"
-        config.write_text(json.dumps({"fabrics": [FABRIC, OTHER_FABRIC], "hosts": HOSTS}))
+        config.write_text(json.dumps(
+            {"fabrics": [FABRIC, OTHER_FABRIC], "hosts": self.HOSTS, "storage": storage}))
         self.fabric = FabricClient(str(self._socket))
         fabric_process = Companion(
             "hyperv-fabric",
@@ -48,16 +59,26 @@ class GuardedCloud(Cloud):
             host["name"],
             environment={"SIMULATED_HYPERV_SOCKET": str(self._socket),
                          "SIMULATED_HYPERV_HOST": host["name"]},
-            conf={"vtpm_compute": {"fabric_guardian": host.get("fabric", FABRIC),
-                                   "allow_owner_keys": True}})
-            for host in HOSTS]
+            conf=self.conf_of(host)) for host in self.HOSTS]
         super().__init__(state_dir, compute_hosts=hosts, companions=[fabric_process], **options)
 
+    def conf_of(self, host):
+        """The options of a host's nova-compute: {section: {option: value}}."""
+        return {"vtpm_compute": {"fabric_guardian": host.get("fabric", FABRIC),
+                                 "allow_owner_keys": True}}
+
+    @property
+    def guarded_hosts(self):
+        """{name: its fabric} of the hosts that are guarded at the beginning."""
+        return {host["name"]: host["fabric"] for host in self.HOSTS
+                if "fabric" in host and host.get("guarded", True)}
+
     def start(self):
-        """Start it, with the guarded host in an aggregate of its fabric."""
+        """Start it, with the guarded hosts in an aggregate of their fabric."""
         super().start()
         try:
-            self.create_aggregate(AGGREGATE, [GUARDED], {"hgs_fabric": "contoso"})
+            for name, (hosts, label) in self.AGGREGATES.items():
+                self.create_aggregate(name, hosts, {"hgs_fabric": label})
         except BaseException:
             self.stop()
             raise
@@ -81,6 +102,6 @@ class GuardedCloud(Cloud):
                 for one in self.fabric.virtual_machines(name)]
 
     def machine_of(self, server_id):
-        """The VM of a server, which is on the guarded host."""
-        return self.fabric.virtual_machine(
-            GUARDED, self.client("admin").server(server_id).instance_name)
+        """The VM of a server, on the host where Nova has it."""
+        server = self.client("admin").server(server_id)
+        return self.fabric.virtual_machine(server.compute_host, server.instance_name)
