@@ -25,42 +25,38 @@ AGGREGATE = "guarded-hosts"
 IMAGE = b"conectix" + bytes(512)
 
 
-class GuardedCloud(Cloud):
-    """Keystone, Barbican, Glance, Placement, Nova; three hosts, and the fabric they live in.
+class HyperVCloud(Cloud):
+    """Keystone, Barbican, Glance, Placement, Nova; Hyper-V hosts, and the fabric they live in.
 
-    ``fabric`` asks the simulated hosts what they did.
+    Nova is set up as the caller says. ``fabric`` asks the simulated hosts what they did.
     """
 
-    def __init__(self, state_dir, **options):
-        """Take the parameters of Cloud."""
+    def __init__(self, state_dir, hosts=HOSTS, host_conf=lambda host: {}, host_prefix=None,
+                 **options):
+        """Take the parameters of Cloud.
+
+        :param hosts: entries of HOSTS
+        :param host_conf: called with such an entry: what nova-compute's file has there
+        :param host_prefix: the environment of nova-compute; None: that of the cloud
+        """
         # A socket's path is short by nature; the state folder's may be long.
         self._fabric_dir = pathlib.Path(tempfile.mkdtemp(prefix="fabric-"))
         self._socket = self._fabric_dir / "socket"
         config = self._fabric_dir / "fabric.json"
-        config.write_text(json.dumps({"fabrics": [FABRIC, OTHER_FABRIC], "hosts": HOSTS}))
+        config.write_text(json.dumps({"fabrics": [FABRIC, OTHER_FABRIC], "hosts": hosts}))
         self.fabric = FabricClient(str(self._socket))
         fabric_process = Companion(
             "hyperv-fabric",
             [sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv.pop(1));"
              "from tests.hyperv import fabric_process; sys.exit(fabric_process.main())",
              REPOSITORY, "--socket", self._socket, "--config", config], self._socket.exists)
-        hosts = [ComputeHost(
+        computes = [ComputeHost(
             host["name"],
             environment={"SIMULATED_HYPERV_SOCKET": str(self._socket),
                          "SIMULATED_HYPERV_HOST": host["name"]},
-            conf={"vtpm_compute": {"fabric_guardian": host.get("fabric", FABRIC),
-                                   "allow_owner_keys": True}})
-            for host in HOSTS]
-        super().__init__(state_dir, compute_hosts=hosts, companions=[fabric_process], **options)
-
-    def start(self):
-        """Start it, with the guarded host in an aggregate of its fabric."""
-        super().start()
-        try:
-            self.create_aggregate(AGGREGATE, [GUARDED], {"hgs_fabric": "contoso"})
-        except BaseException:
-            self.stop()
-            raise
+            conf=host_conf(host), prefix=host_prefix)
+            for host in hosts]
+        super().__init__(state_dir, compute_hosts=computes, companions=[fabric_process], **options)
 
     def stop(self):
         """Stop it, and the fabric."""
@@ -84,3 +80,22 @@ class GuardedCloud(Cloud):
         """The VM of a server, which is on the guarded host."""
         return self.fabric.virtual_machine(
             GUARDED, self.client("admin").server(server_id).instance_name)
+
+
+class GuardedCloud(HyperVCloud):
+    """That cloud with this project's driver and filter, and a fabric's aggregate."""
+
+    def __init__(self, state_dir, **options):
+        """Take the parameters of HyperVCloud, but for the hosts' options."""
+        super().__init__(state_dir, host_conf=lambda host: {
+            "vtpm_compute": {"fabric_guardian": host.get("fabric", FABRIC),
+                             "allow_owner_keys": True}}, **options)
+
+    def start(self):
+        """Start it, with the guarded host in an aggregate of its fabric."""
+        super().start()
+        try:
+            self.create_aggregate(AGGREGATE, [GUARDED], {"hgs_fabric": "contoso"})
+        except BaseException:
+            self.stop()
+            raise
