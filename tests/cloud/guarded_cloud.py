@@ -21,8 +21,8 @@ HOSTS = [
     {"name": OLD, "version": "6.3.9600"},
 ]
 AGGREGATE = "guarded-hosts"
-# What Glance takes for a VHD; the simulated host asks no more of it.
-IMAGE = b"conectix" + bytes(512)
+# What Glance takes for a VHDX; the simulated host asks no more of it.
+IMAGE = b"vhdxfile" + bytes(512)
 
 
 class HyperVCloud(Cloud):

@@ -25,7 +25,7 @@ def operator(home):
 
 def run_all(home, names, page, heading, user="alice"):
     """What each command printed."""
-    home.write("disk.vhd", guarded_cloud.IMAGE)
+    home.write("disk.vhdx", guarded_cloud.IMAGE)
     home.tenant.payloads.remove(guarded_cloud.IMAGE)
     found = tenants_home.commands(page, heading)
     assert found and all(one.startswith("openstack ") for one in found)
