@@ -22,26 +22,25 @@ HOSTS = [
     {"name": OLD, "version": "6.3.9600"},
 ]
 AGGREGATE = "guarded-hosts"
-# What Glance takes for a VHD; the simulated host asks no more of it.
-IMAGE = b"conectix" + bytes(512)
+# What Glance takes for a VHDX; the simulated host asks no more of it.
+IMAGE = b"vhdxfile" + bytes(512)
 
 
-class GuardedCloud(Cloud):
-    """Keystone, Barbican, Glance, Placement, Nova; three hosts, and the fabrics they live in.
+class HyperVCloud(Cloud):
+    """Keystone, Barbican, Glance, Placement, Nova; Hyper-V hosts, and the fabrics they live in.
 
-    ``fabric`` asks the simulated hosts what they did.
+    Nova is set up as the caller says. ``fabric`` asks the simulated hosts what they did.
 
     :cvar HOSTS: as the simulated fabric's configuration has them
-    :cvar AGGREGATES: {name: (names of hosts, hgs_fabric)}
     """
 
     HOSTS = HOSTS
-    AGGREGATES = types.MappingProxyType({AGGREGATE: ((GUARDED,), "contoso")})
 
-    def __init__(self, state_dir, storage=None, **options):
+    def __init__(self, state_dir, storage=None, host_prefix=None, **options):
         """Take the parameters of Cloud.
 
         :param storage: the template of the hosts' own disks (tests.hyperv.storage), or None
+        :param host_prefix: the environment of nova-compute; None: that of the cloud
         """
         # A socket's path is short by nature; the state folder's may be long.
         self._fabric_dir = pathlib.Path(tempfile.mkdtemp(prefix="fabric-"))
@@ -59,29 +58,18 @@ class GuardedCloud(Cloud):
             host["name"],
             environment={"SIMULATED_HYPERV_SOCKET": str(self._socket),
                          "SIMULATED_HYPERV_HOST": host["name"]},
-            conf=self.conf_of(host)) for host in self.HOSTS]
+            conf=self.conf_of(host), prefix=host_prefix) for host in self.HOSTS]
         super().__init__(state_dir, compute_hosts=hosts, companions=[fabric_process], **options)
 
     def conf_of(self, host):
         """The options of a host's nova-compute: {section: {option: value}}."""
-        return {"vtpm_compute": {"fabric_guardian": host.get("fabric", FABRIC),
-                                 "allow_owner_keys": True}}
+        return {}
 
     @property
     def guarded_hosts(self):
         """{name: its fabric} of the hosts that are guarded at the beginning."""
         return {host["name"]: host["fabric"] for host in self.HOSTS
                 if "fabric" in host and host.get("guarded", True)}
-
-    def start(self):
-        """Start it, with the guarded hosts in an aggregate of their fabric."""
-        super().start()
-        try:
-            for name, (hosts, label) in self.AGGREGATES.items():
-                self.create_aggregate(name, hosts, {"hgs_fabric": label})
-        except BaseException:
-            self.stop()
-            raise
 
     def stop(self):
         """Stop it, and the fabric."""
@@ -105,3 +93,27 @@ class GuardedCloud(Cloud):
         """The VM of a server, on the host where Nova has it."""
         server = self.client("admin").server(server_id)
         return self.fabric.virtual_machine(server.compute_host, server.instance_name)
+
+
+class GuardedCloud(HyperVCloud):
+    """That cloud with this project's driver and filter, and the fabrics' aggregates.
+
+    :cvar AGGREGATES: {name: (names of hosts, hgs_fabric)}
+    """
+
+    AGGREGATES = types.MappingProxyType({AGGREGATE: ((GUARDED,), "contoso")})
+
+    def conf_of(self, host):
+        """Its fabric's guardian."""
+        return {"vtpm_compute": {"fabric_guardian": host.get("fabric", FABRIC),
+                                 "allow_owner_keys": True}}
+
+    def start(self):
+        """Start it, with the guarded hosts in an aggregate of their fabric."""
+        super().start()
+        try:
+            for name, (hosts, label) in self.AGGREGATES.items():
+                self.create_aggregate(name, hosts, {"hgs_fabric": label})
+        except BaseException:
+            self.stop()
+            raise

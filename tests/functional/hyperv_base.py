@@ -24,8 +24,8 @@ from tests.hyperv.resource_types import HARD_DISK, IDE_CONTROLLER
 from tests.hyperv.windows_stand_ins import VhdUtils
 from tests.unit.hyperv.machine import Machine
 
-# Glance's check of a VHD wants this beginning; the stand-in of virtdisk.dll takes it for a VHDX.
-IMAGE_DATA = b"conectix" + bytes(512)
+# What Glance and the stand-in of virtdisk.dll take for a VHDX.
+IMAGE_DATA = b"vhdxfile" + bytes(512)
 GENERATION_1 = {"hw_machine_type": "hyperv-gen1"}
 GENERATION_2 = {"hw_machine_type": "hyperv-gen2", "os_type": "windows"}
 RUNNING = 2
