@@ -1,8 +1,14 @@
 """What several unit tests need."""
 
+import hypothesis
 import pytest
 
 from tests.unit import guarded_host
+
+# A machine that does other things too is no failure.
+hypothesis.settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

@@ -372,7 +372,6 @@ class TestLooksLike:
     def test_not(self, beginning):
         assert not guardian_metadata.is_metadata(beginning)
 
-    @hypothesis.settings(deadline=None)
     @hypothesis.given(st.lists(st.sampled_from([
         b"<?", b"?>", b"<!--", b"-->", b" ", b"<", b"Metadata", b">", b"\xff\xfe", b"\0", b"x"])))
     def test_any_bytes(self, parts):
@@ -386,13 +385,11 @@ class TestLooksLike:
             assert guardian_metadata.is_cut(document.rstrip()[:-end])
 
 
-@hypothesis.settings(deadline=None)
 @hypothesis.given(st.binary(max_size=200))
 def test_any_bytes_get_our_error(data):
     invalid(data)
 
 
-@hypothesis.settings(deadline=None)
 @hypothesis.given(data=st.data())
 def test_a_sound_document_with_bytes_changed(document, data):
     """It is taken as it is, or refused in our words."""

@@ -235,7 +235,7 @@ def cupboard(contoso, elsewhere, protector, metadata, signing, encryption):
         ("part", b""), ("part", b"x"), ("part", base64.b64encode(protector))]
 
 
-@hypothesis.settings(deadline=None, max_examples=300)
+@hypothesis.settings(max_examples=300)
 @hypothesis.given(data=st.data(), allow_owner_keys=st.booleans(), shielded=st.booleans())
 def test_any_mixture(cupboard, protector, contoso, data, allow_owner_keys, shielded):
     """What is taken is one protector, or whole documents of different people; never another."""
@@ -258,7 +258,7 @@ def test_any_mixture(cupboard, protector, contoso, data, allow_owner_keys, shiel
         assert contoso.thumbprint not in [one.thumbprint for one in found.guardians]
 
 
-@hypothesis.settings(deadline=None, max_examples=25)
+@hypothesis.settings(max_examples=25)
 @hypothesis.given(st.permutations(range(4)), st.sets(st.integers(0, 3), min_size=1))
 def test_every_sound_mixture_is_taken(cupboard, order, chosen):
     """Metadata, and both files of an owner or none, in any order."""
@@ -272,7 +272,6 @@ def test_every_sound_mixture_is_taken(cupboard, order, chosen):
     assert (found.owner is not None) == bool(chosen & {2, 3})
 
 
-@hypothesis.settings(deadline=None)
 @hypothesis.given(st.lists(st.binary(max_size=60), min_size=1, max_size=6),
                   st.booleans(), st.booleans())
 def test_any_bytes_get_our_error(secrets, allow_owner_keys, shielded):

@@ -441,13 +441,11 @@ class TestLooksLike:
         assert not owner_pfx.is_pfx(data)
 
 
-@hypothesis.settings(deadline=None)
 @hypothesis.given(st.binary(max_size=200))
 def test_any_bytes_get_our_error(data):
     invalid(data)
 
 
-@hypothesis.settings(deadline=None)
 @hypothesis.given(data=st.data())
 def test_a_sound_file_with_bytes_changed(signing, data):
     changed = bytearray(signing)
@@ -458,7 +456,6 @@ def test_a_sound_file_with_bytes_changed(signing, data):
         assert not re.search("[A-Za-z0-9+/]{40}", message)
 
 
-@hypothesis.settings(deadline=None)
 @hypothesis.given(data=st.data())
 def test_a_certificate_with_bytes_changed(key, certificate, data):
     """With the right checksum, so that all of it is looked at."""

@@ -670,7 +670,12 @@ class TestInterruption:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
     def test_other_ends(self, tenant, key_manager, small, number):
         key_manager.actions["POST", 1] = lambda _: os.kill(os.getpid(), number)
-        code, _, _ = tenant.run("store", tenant.file(small))
+        # The tests may have been started with nohup.
+        old = signal.signal(number, signal.SIG_DFL)
+        try:
+            code, _, _ = tenant.run("store", tenant.file(small))
+        finally:
+            signal.signal(number, old)
         assert code == 128 + number and key_manager.secrets == {}
 
     def test_a_signal_that_is_ignored_stays_so(self):
