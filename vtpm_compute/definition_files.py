@@ -26,6 +26,17 @@ class DefinitionFiles:
     def __init__(self, folder: str) -> None:
         self._folder = folder
 
+    def put_back_left(self) -> None:
+        """Put back the files that a process which died has copied, where they are gone.
+
+        :raises OSError: when one cannot be put back; the copies stay then.
+        """
+        copies = os.path.join(self._folder, _COPIES)
+        if os.path.isdir(copies):
+            self._put_back(copies)
+            shutil.rmtree(copies)
+            LOG.info("The files of a VM's definition are back in %s", self._folder)
+
     def problem(self) -> str | None:
         """Why the VM cannot be imported from them, for a log; None: it can."""
         folder = os.path.join(self._folder, _FOLDERS[0])
@@ -49,7 +60,8 @@ class DefinitionFiles:
     def kept(self) -> Iterator[None]:
         """Whatever is deleted while this lasts is there again afterwards.
 
-        A process that dies meanwhile leaves the copies in the server's folder.
+        A process that dies meanwhile leaves the copies in the server's folder: see
+        :meth:`put_back_left`.
 
         :raises OSError: when they cannot be copied, or put back.
         """
@@ -69,8 +81,9 @@ class DefinitionFiles:
 
     @contextlib.contextmanager
     def _copied(self) -> Iterator[str]:
+        # They may be the only ones.
+        self.put_back_left()
         copies = os.path.join(self._folder, _COPIES)
-        shutil.rmtree(copies, ignore_errors=True)
         for name in _FOLDERS:
             source = os.path.join(self._folder, name)
             if os.path.isdir(source):

@@ -230,12 +230,15 @@ class ServerLife(nova_driver.ComputeDriver):
         evacuation may yet be refused.
         """
         if not marks.is_marked(instance) or not self._has_vm(instance):
+            if marks.is_marked(instance) and self._is_elsewhere(instance):
+                # A process may have died while it destroyed the VM.
+                self._definition_files(instance).put_back_left()
             super().destroy(context, instance, network_info, block_device_info, destroy_disks,
                             **kwargs)
         elif instance.task_state in _EVACUATING and not self._is_rebuilt_here(instance):
             LOG.warning("The server is being evacuated: its VM stays on this host until that is "
                         "done and nova-compute starts again", instance=instance)
-        elif instance.host != self._host_name and instance.task_state != task_states.MIGRATING:
+        elif self._is_elsewhere(instance):
             LOG.info("The server was evacuated to %s, with its VM's files", instance.host,
                      instance=instance)
             with self._definition_files(instance).kept():
@@ -253,6 +256,21 @@ class ServerLife(nova_driver.ComputeDriver):
         self._host_name = host
         super().init_host(host)
 
+    def instance_exists(self, instance: Any) -> bool:
+        """Whether its VM is here; not for an evacuation, which goes on with the VM.
+
+        It is that of an evacuation to this host in whose middle nova-compute died.
+        """
+        if instance.task_state in _EVACUATING and marks.is_marked(instance) \
+                and self._is_elsewhere(instance):
+            return False
+        return super().instance_exists(instance)
+
+    def _is_elsewhere(self, instance: Any) -> bool:
+        """Whether Nova has it on another host, to which it was not migrated live just now."""
+        return (instance.host != self._host_name
+                and instance.task_state != task_states.MIGRATING)
+
     def _is_rebuilt_here(self, instance: Any) -> bool:
         """Whether it is a rebuild for which the VM is to be destroyed."""
         raise NotImplementedError
@@ -265,6 +283,10 @@ class ServerLife(nova_driver.ComputeDriver):
             self._vmops._pathutils.get_instance_dir(instance.name, create_dir=False))
 
     def _definition_away(self, instance: Any) -> str | None:
+        if self._has_vm(instance):
+            # Of an earlier try, in whose middle nova-compute died.
+            return None
+        self._definition_files(instance).put_back_left()
         problem = self._definition_files(instance).problem()
         if problem is None:
             return None
