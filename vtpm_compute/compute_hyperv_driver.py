@@ -8,10 +8,14 @@ from typing import Any, ClassVar
 from compute_hyperv.nova import driver as hyperv_driver
 from compute_hyperv.nova import migrationops as hyperv_migrationops
 from compute_hyperv.nova import vmops as hyperv_vmops
+from nova import exception as nova_exception
+from nova import objects
 
 from vtpm_compute import errors, lifecycle, marks, vtpm_driver, vtpm_vmops, windows_errors
 
 _HARD = "HARD"
+# Of a migration that is reverted, and of one whose begin is undone.
+_COMING_BACK = ("reverting", "migrating")
 
 
 class VMOps(vtpm_vmops.VtpmVMOps, hyperv_vmops.VMOps):
@@ -98,7 +102,7 @@ class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
     def reboot(self, context: Any, instance: Any, network_info: Any, reboot_type: str,
                block_device_info: Any = None, *args: Any, **kwargs: Any) -> None:
         """Reboot the server; a hard reboot ends the revert in whose middle nova-compute died."""
-        if reboot_type == _HARD and self._is_half_reverted(instance):
+        if reboot_type == _HARD and self._is_half_reverted(context, instance):
             with self._told(instance):
                 self._migrationops.finish_revert_migration(
                     context, instance, network_info, block_device_info)
@@ -106,15 +110,16 @@ class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
         super().reboot(
             context, instance, network_info, reboot_type, block_device_info, *args, **kwargs)
 
-    def _is_half_reverted(self, instance: Any) -> bool:
-        """Whether its VM's files came back here, and were not made a VM of."""
+    def _is_half_reverted(self, context: Any, instance: Any) -> bool:
+        """Whether it is to come back here, and its VM was not made of its files yet."""
         if not marks.is_marked(instance) or self._has_vm(instance):
             return False
-        paths = self._vmops._pathutils
-        moved_to = instance.system_metadata.get("backup_location")
-        exported = paths.get_export_dir(
-            instance_dir=paths.get_instance_dir(instance.name, create_dir=False))
-        return bool(moved_to) and (paths.exists(moved_to) or paths.exists(exported))
+        for status in _COMING_BACK:
+            with contextlib.suppress(nova_exception.MigrationNotFoundByStatus):
+                # On the other host, which may have half of the files, a reboot must not do it.
+                return objects.Migration.get_by_instance_and_status(
+                    context.elevated(), instance.uuid, status).source_compute == self._host_name
+        return False
 
     def import_evacuated(self, context: Any, instance: Any, image_meta: Any, network_info: Any,
                          block_device_info: Any) -> None:

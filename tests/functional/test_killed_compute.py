@@ -7,13 +7,17 @@ Its TPM's contents are there when a user or an operator has done what Nova docum
 from tests.functional import server_life_base  # isort: skip
 
 import os
+import shutil
+import time
 
 import eventlet
 import pytest
+from nova import context as nova_context
+from nova import objects
 from nova.tests.functional.api import client as api_client
 
 from tests.functional import killed_compute
-from tests.functional.server_life_base import EAST, RUNNING
+from tests.functional.server_life_base import EAST, OFF, RUNNING
 from tests.hyperv import current_host  # noqa: F401
 
 pytestmark = pytest.mark.os_win
@@ -37,6 +41,11 @@ class KilledComputeCase(server_life_base.ServerLifeCase):
             self._images[number] = super().create_image(number, **properties)
         return self._images[number]
 
+    def restart(self, host):
+        super().restart(host)
+        # Before the new services stop: they would wait for what is halted.
+        self.addCleanup(self.kills.end)
+
     # Killing.
 
     def walk(self, operate, settle, host="HV1", prepare=None, points=POINTS, reads=False):
@@ -53,32 +62,52 @@ class KilledComputeCase(server_life_base.ServerLifeCase):
             def operate(server):
                 self.api.post_server_action(server["id"], action)
 
-        server = self.prepared(prepare)
+        self.server = None
+        self.simulated_calls_anew()
         with self.kills.recorded(host, reads) as changes:
+            server = self.prepared(prepare)
+            changes.clear()
             operate(server)
             self.wait_for_end(server)
         self.assertNotEqual([], changes)
-        self.end(server)
+        self.settle(settle, server)
         for number, after in positions(len(changes), points):
-            server = self.prepared(prepare)
             try:
+                server = self.prepared(prepare)
+                print(time.time(), "prepared", number, after, flush=True)
                 with self.kills.armed(host, number, after, reads):
                     operate(server)
+                print(time.time(), "killed", flush=True)
                 self.kills.bury(self.computes[host])
+                print(time.time(), "buried", flush=True)
                 self.restart(host)
-                settle(server)
-                self.end(server)
+                print(time.time(), "restarted", flush=True)
+                self.settle(settle, server)
             except Exception as exc:
-                raise AssertionError("nova-compute was killed %s change %d, %s, of %s: %s" % (
+                raise AssertionError("killed %s change %d, %s, of %s: %s" % (
                     "after" if after else "before", number, changes[number], changes, exc)) from exc
+        self.end(server)
 
-    def prepared(self, prepare):
+    def settle(self, settle, server):
+        """:param settle: its result is whether the server can live on"""
+        if settle(server):
+            self.server = server
+        else:
+            self.end(server)
+            self.server = None
+
+    def simulated_calls_anew(self):
         for host in self.HOSTS:
             self.simulated.clear_calls(host["name"])
-        server = self.boot_with_secret()
+
+    def prepared(self, prepare):
+        """A server for the operation: that which lived on, or a new one."""
+        if self.server is None:
+            self.simulated_calls_anew()
+            self.server = self.boot_with_secret()
         if prepare is not None:
-            prepare(server)
-        return server
+            prepare(self.server)
+        return self.server
 
     def wait_for_end(self, server):
         """Nova is done with what it was asked for last."""
@@ -124,11 +153,13 @@ class ComputeHyperVKilledTest(KilledComputeCase):
     def recover(self, server):
         """What an operator and a user do about a server that hangs or failed."""
         shown = self.api.get_server(server["id"])
-        print(self.kills._changes[-1:], shown["status"], shown["OS-EXT-STS:task_state"], end=" ")
+        print(time.time(), self.kills._changes[-1:], shown["status"], shown["OS-EXT-STS:task_state"], end=" ")
         if shown["OS-EXT-STS:task_state"] or shown["status"] == "ERROR":
             self.api.post_server_action(server["id"], RESET)
         if shown["status"] == "RESCUE":
             self.assertEqual("", self.act(server, unrescue=None).strip())
+        elif shown["status"] == "VERIFY_RESIZE":
+            self.act(server, revertResize=None)
         else:
             print(self.act(server, reboot={"type": "HARD"}))
 
@@ -136,6 +167,7 @@ class ComputeHyperVKilledTest(KilledComputeCase):
         self.recover(server)
         self._server_with(server, {"status": "ACTIVE"})
         self.assert_kept(server, host)
+        return True
 
     def acted(self, **action):
         return lambda server: self.act(server, **action)
@@ -178,4 +210,105 @@ class ComputeHyperVKilledTest(KilledComputeCase):
         self.walk({"createImage": {"name": "snapshot"}}, self.kept)
 
     def test_delete(self):
-        self.walk(lambda server: self.api.delete_server(server["id"]), self._wait_until_deleted)
+        self.walk(lambda server: self.api.delete_server(server["id"]), self.deleted)
+
+    def deleted(self, server):
+        self._wait_until_deleted(server)
+        return False
+
+    # Moves.
+
+    def test_resize_on_the_source(self):
+        self.walk({"migrate": None}, self.kept, points=5)
+
+    def test_resize_on_the_destination(self):
+        self.walk({"migrate": None}, self.reverted, "HV2", points=5)
+
+    def test_revert_on_the_destination(self):
+        self.walk({"revertResize": None}, self.reverted, "HV2", self.resized)
+
+    def test_revert_on_the_source(self):
+        self.walk({"revertResize": None}, self.kept, "HV1", self.resized, points=7)
+
+    def test_confirm(self):
+        def settle(server):
+            self.recover(server)
+            self.assert_kept(server, "HV2")
+            self._delete_server(server)
+            # As Nova leaves it.
+            shutil.rmtree(os.path.join(self.simulated.storage.folder("HV1"), "Instances",
+                                       self.name_of(server) + "_revert"), ignore_errors=True)
+            return False
+        self.walk({"confirmResize": None}, settle, "HV1", self.resized)
+
+    def resized(self, server):
+        self._migrate_server(server)
+        self._wait_for_state_change(server, "VERIFY_RESIZE")
+
+    def reverted(self, server):
+        """What the documentation tells an administrator to do: in the database, and revert."""
+        shown = self.api.get_server(server["id"])
+        print(time.time(), self.kills._changes[-1:], shown["status"], shown["OS-EXT-STS:task_state"])
+        if self.host_of(shown) == "HV2":
+            if shown["status"] != "VERIFY_RESIZE" or shown["OS-EXT-STS:task_state"]:
+                self.let_it_be_resized(server)
+            self.assertEqual("", self.act(server, revertResize=None).strip())
+        return self.kept(server)
+
+    def let_it_be_resized(self, server):
+        admin = nova_context.get_admin_context()
+        mapping = objects.InstanceMapping.get_by_instance_uuid(admin, server["id"])
+        with nova_context.target_cell(admin, mapping.cell_mapping) as cell:
+            instance = objects.Instance.get_by_uuid(cell, server["id"])
+            instance.vm_state, instance.task_state = "resized", None
+            instance.save()
+            migrations = objects.MigrationList.get_by_filters(
+                cell, {"instance_uuid": server["id"]})
+            migration = max(migrations, key=lambda one: one.id)
+            migration.status = "finished"
+            migration.save()
+
+    # Where the VM is made.
+
+    def test_rebuild(self):
+        def settle(server):
+            shown = self.api.get_server(server["id"])
+            print(self.kills._changes[-1:], shown["status"], shown["OS-EXT-STS:task_state"])
+            if shown["status"] == "ERROR":
+                self.api.post_server_action(server["id"], RESET)
+                self.act(server, reboot={"type": "HARD"})
+                for one in self.machines("HV1"):
+                    # Whatever became of it: no guest runs without a TPM.
+                    self.assertIn((True, one["state"]), [
+                        (one["security"]["TpmEnabled"], one["state"]), (True, OFF)])
+                self.act(server, rebuild={"imageRef": self.image()})
+            self._server_with(server, {"status": "ACTIVE"})
+            self.assertTrue(self.machine(server)["security"]["TpmEnabled"])
+            return False
+        self.walk({"rebuild": {"imageRef": self.image()}}, settle, points=6)
+
+    def test_boot(self):
+        """With a key protector that is made on the host: most is to be cleaned up."""
+        image = self.create_image(3, **server_life_base.hyperv_base.GENERATION_2,
+                                  os_vtpm="required")
+        new = self._build_server(image_uuid=image, flavor_id=self.PLAIN_FLAVOR, networks="none",
+                                 host="HV1")
+
+        def boot():
+            return self.api.post_server({"server": new})
+        with self.kills.recorded("HV1") as changes:
+            server = self._wait_for_state_change(boot(), "ACTIVE")
+        self.end(server)
+        print(changes)
+        for number, after in positions(len(changes), POINTS and 10):
+            with self.kills.armed("HV1", number, after):
+                server = boot()
+            self.kills.bury(self.computes["HV1"])
+            self.restart("HV1")
+            self._wait_for_state_change(server, "ERROR")
+            print(time.time(), changes[number])
+            try:
+                self.end(server)
+            except Exception as exc:
+                raise AssertionError("killed %s change %d, %s, of %s: %s" % (
+                    "after" if after else "before", number, changes[number], changes, exc)) from exc
