@@ -14,8 +14,9 @@ from nova import objects
 from vtpm_compute import errors, lifecycle, marks, vtpm_driver, vtpm_vmops, windows_errors
 
 _HARD = "HARD"
-# Of a migration that is reverted, and of one whose begin is undone.
-_COMING_BACK = ("reverting", "migrating")
+# Of a migration that is reverted (Nova says "reverted" before its files are back), and of one whose
+# begin is undone.
+_COMING_BACK = ("reverting", "reverted", "migrating")
 
 
 class VMOps(vtpm_vmops.VtpmVMOps, hyperv_vmops.VMOps):
