@@ -276,8 +276,9 @@ A key protector of a tenant, and whether the fabric's guardian can unwrap it; wi
 
 {with_keys}
 
-A server, and what each operation would do to its TPM now; with ``--flavor`` a resize to it is
-explained::
+A server, and what each operation would do to its TPM now; "not now": Nova does not take it of a
+server in this status. With ``--flavor`` a resize to it is explained. An owner, who may not see the
+hosts, reads the operations too::
 
     $ nova-hyperv-vtpm explain --server db1 --config-file /etc/nova/nova.conf
 

@@ -13,6 +13,7 @@ from compute_hyperv.nova.cluster import clusterops
 from nova import objects
 from nova.network import neutron
 from os_win import constants as os_win_constants
+from os_win import exceptions as os_win_exceptions
 from oslo_log import log as logging
 
 LOG = logging.getLogger(__name__)
@@ -45,6 +46,18 @@ class ClusterOps(clusterops.ClusterOps):
     def is_clustered(self, instance: Any) -> bool:
         """Whether the cluster has the instance's VM, on whichever node."""
         return bool(self._clustutils.vm_exists(instance.name))
+
+    def add_again(self, instance: Any) -> None:
+        """Give the cluster an instance's VM of this node that it has lost, if it has.
+
+        Logs where that fails: this is for the end of what failed already.
+        """
+        try:
+            if self._vmutils.vm_exists(instance.name) and not self.is_clustered(instance):
+                self.add_to_cluster(instance)
+        except (os_win_exceptions.OSWinException, os_win_exceptions.x_wmi) as exc:
+            LOG.error("The cluster does not have the server's VM any more, and will not start it "
+                      "on another node: %s", exc, instance=instance)
 
     def node_names(self) -> list[str]:
         """The names of the cluster's nodes.

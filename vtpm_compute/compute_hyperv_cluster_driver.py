@@ -71,11 +71,17 @@ class HyperVClusterDriver(compute_hyperv_driver.HyperVDriver, _ClusterDriver):
         try:
             return super().migrate_disk_and_power_off(context, instance, *args, **kwargs)
         except Exception:
-            self._cluster_again(instance)
+            self._clops.add_again(instance)
             raise
 
+    def rollback_live_migration_at_source(self, context: Any, instance: Any,
+                                          migrate_data: Any) -> None:
+        """End a live migration that failed; one out of the cluster had taken the VM from it."""
+        super().rollback_live_migration_at_source(context, instance, migrate_data)
+        self._clops.add_again(instance)
+
     def _resume_interrupted(self, instance: Any, network_info: Any, power_on: bool) -> None:
-        self._cluster_again(instance)
+        self._clops.add_again(instance)
         super()._resume_interrupted(instance, network_info, power_on)
 
     def import_evacuated(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
@@ -90,10 +96,6 @@ class HyperVClusterDriver(compute_hyperv_driver.HyperVDriver, _ClusterDriver):
 
     def _clustered(self, instance: Any) -> str | None:
         return "" if self._clops.is_clustered(instance) else None
-
-    def _cluster_again(self, instance: Any) -> None:
-        if self._has_vm(instance) and not self._clops.is_clustered(instance):
-            self._clops.add_to_cluster(instance)
 
 
 def _last_report_of(node: str) -> policy.HostReport | None:

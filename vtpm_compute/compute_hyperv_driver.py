@@ -10,6 +10,7 @@ from compute_hyperv.nova import migrationops as hyperv_migrationops
 from compute_hyperv.nova import vmops as hyperv_vmops
 from nova import exception as nova_exception
 from nova import objects
+from os_brick import exception as os_brick_exception
 
 from vtpm_compute import errors, lifecycle, marks, vtpm_driver, vtpm_vmops, windows_errors
 
@@ -134,7 +135,13 @@ class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
         properties = self._recreate_image_meta(context, instance, image_meta)
 
         def call() -> None:
-            self._migrationops.import_in_place(context, instance, properties, block_device_info)
+            try:
+                self._migrationops.import_in_place(
+                    context, instance, properties, block_device_info)
+            except os_brick_exception.BrickException as exc:
+                # Nova shows the text of its own exceptions only.
+                raise errors.ImportFailedError(
+                    "a volume could not be connected to this host: %s" % exc) from exc
             self._vmops.power_on(instance, network_info=network_info)
 
         with self._definition_files(instance).kept_on_failure(), contextlib.ExitStack() as undo:

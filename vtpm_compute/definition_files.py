@@ -16,26 +16,21 @@ LOG = logging.getLogger(__name__)
 # Of Windows: the definition, its guest state (since Server 2019); those of checkpoints.
 _FOLDERS = ("Virtual Machines", "Snapshots")
 _DEFINITION, _GUEST_STATE = ".vmcx", ".vmgs"
-# In the server's folder.
-_COPIES = "definition"
+# In the server's folder: copies that a host made, and those that are not all there yet.
+_COPIES, _INCOMPLETE = "definition-%s", "definition-%s.incomplete"
+# winerror.h: another process, or another host, has it open. Nobody can delete it then either.
+_ERROR_SHARING_VIOLATION = 32
 
 
 class DefinitionFiles:
-    """:param folder: the server's, with the folders that Hyper-V makes in it."""
+    """:param folder: the server's, with the folders that Hyper-V makes in it.
+    :param host: this host's name: another one may do the same now, on storage that they share.
+    """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, host: str) -> None:
         self._folder = folder
-
-    def put_back_left(self) -> None:
-        """Put back the files that a process which died has copied, where they are gone.
-
-        :raises OSError: when one cannot be put back; the copies stay then.
-        """
-        copies = os.path.join(self._folder, _COPIES)
-        if os.path.isdir(copies):
-            self._put_back(copies)
-            shutil.rmtree(copies)
-            LOG.info("The files of a VM's definition are back in %s", self._folder)
+        self._copies, self._incomplete = (
+            os.path.join(folder, name % host) for name in (_COPIES, _INCOMPLETE))
 
     def problem(self) -> str | None:
         """Why the VM cannot be imported from them, for a log; None: it can."""
@@ -60,46 +55,67 @@ class DefinitionFiles:
     def kept(self) -> Iterator[None]:
         """Whatever is deleted while this lasts is there again afterwards.
 
-        A process that dies meanwhile leaves the copies in the server's folder: see
-        :meth:`put_back_left`.
+        A process that dies meanwhile leaves copies in ``definition-<host>`` of the server's folder,
+        from which what is missing is put back the next time. A file that another host has open is
+        not copied.
 
         :raises OSError: when they cannot be copied, or put back.
         """
-        with self._copied() as copies:
-            try:
-                yield
-            finally:
-                self._put_back(copies)
+        self._copy()
+        try:
+            yield
+        finally:
+            self._put_back()
 
     @contextlib.contextmanager
     def kept_on_failure(self) -> Iterator[None]:
         """As :meth:`kept`, but only where something is raised."""
-        with self._copied() as copies, contextlib.ExitStack() as undo:
-            undo.callback(self._put_back, copies)
+        self._copy()
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._put_back)
             yield
             undo.pop_all()
+        shutil.rmtree(self._copies, ignore_errors=True)
 
-    @contextlib.contextmanager
-    def _copied(self) -> Iterator[str]:
-        # They may be the only ones.
-        self.put_back_left()
-        copies = os.path.join(self._folder, _COPIES)
-        for name in _FOLDERS:
-            source = os.path.join(self._folder, name)
-            if os.path.isdir(source):
-                shutil.copytree(source, os.path.join(copies, name))
+    def _copy(self) -> None:
+        shutil.rmtree(self._incomplete, ignore_errors=True)
+        # Left by a process that died, or could not put them back.
+        self._put_back()
         try:
-            yield copies
-        finally:
-            shutil.rmtree(copies, ignore_errors=True)
+            for name in _FOLDERS:
+                source = os.path.join(self._folder, name)
+                if os.path.isdir(source):
+                    shutil.copytree(source, os.path.join(self._incomplete, name),
+                                    copy_function=_copy_unless_open_elsewhere)
+        except OSError:
+            shutil.rmtree(self._incomplete, ignore_errors=True)
+            raise
+        if os.path.isdir(self._incomplete):
+            os.rename(self._incomplete, self._copies)
 
-    def _put_back(self, copies: str) -> None:
-        for folder, _, names in os.walk(copies):
-            target = os.path.join(self._folder, os.path.relpath(folder, copies))
+    def _put_back(self) -> None:
+        """Put back what is missing; only then the copies go."""
+        if not os.path.isdir(self._copies):
+            return
+        for folder, _, names in os.walk(self._copies):
+            target = os.path.join(self._folder, os.path.relpath(folder, self._copies))
             os.makedirs(target, exist_ok=True)
             for name in names:
                 if not os.path.exists(os.path.join(target, name)):
-                    shutil.copy2(os.path.join(folder, name), os.path.join(target, name))
+                    # Half of a file would be taken for it the next time.
+                    incomplete = os.path.join(target, os.path.basename(self._incomplete))
+                    shutil.copy2(os.path.join(folder, name), incomplete)
+                    os.rename(incomplete, os.path.join(target, name))
+        shutil.rmtree(self._copies)
+
+
+def _copy_unless_open_elsewhere(source: str, target: str) -> None:
+    try:
+        shutil.copy2(source, target)
+    except PermissionError as exc:
+        if getattr(exc, "winerror", None) != _ERROR_SHARING_VIOLATION:
+            raise
+        LOG.info("%s is open on another host, and is left alone", source)
 
 
 def put_back_moved_files(moved_to: str, folder: str) -> None:

@@ -127,8 +127,9 @@ _LIVE_MIGRATION = Rule(
     (Condition.GUARDED, Condition.SAME_FABRIC, Condition.CAN_UNWRAP))
 _NO_ABORT = Rule(Verdict.NOT_OFFERED, "No Hyper-V driver can abort one.")
 _EVACUATION = Rule(
-    Verdict.KEEPS_IF, "The VM's definition is imported from the storage that the hosts share. The "
-    "host that failed must stay off until its nova-compute runs again.",
+    Verdict.KEEPS_IF, "The VM's definition is imported from the storage that the hosts share, and "
+    "its volumes are connected. The host that failed must stay off until its nova-compute runs "
+    "again.",
     (Condition.DEFINITION_SHARED, Condition.GUARDED, Condition.SAME_FABRIC))
 _EVACUATION_TO_CLUSTER = Rule(
     Verdict.KEEPS_IF, "From outside of the cluster, as without one. Inside, it is the cluster that "
@@ -140,7 +141,8 @@ _NO_EVACUATION = Rule(
 _REBUILD = Rule(Verdict.NEW_TPM, "The new image has a new TPM, with the new image's keys.")
 _SHELVE = Rule(
     Verdict.REFUSED, "Offloading destroys the VM and its TPM, also later: a shelved server is "
-    "offloaded after ``shelved_offload_time``. Refused before the server is stopped.",
+    "offloaded after ``shelved_offload_time``. Refused before the server is stopped; the image "
+    "that Nova had made for it is deleted.",
     sentence="Shelving would destroy the server's TPM. Stop the server instead; an image of it "
              "(openstack server image create) has its disk, not its TPM.")
 _UNSHELVE = Rule(

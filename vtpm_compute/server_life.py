@@ -18,7 +18,7 @@ from nova.compute import utils as compute_utils
 from nova.virt import driver as nova_driver
 from oslo_log import log as logging
 
-from vtpm_compute import definition_files, errors, lifecycle, marks
+from vtpm_compute import definition_files, errors, lifecycle, marks, shelve_image
 from vtpm_compute.lifecycle import Condition, Operation
 from vtpm_scheduling import policy
 
@@ -56,12 +56,17 @@ class ServerLife(nova_driver.ComputeDriver):
     def power_off(self, instance: Any, timeout: int = 0, retry_interval: int = 0) -> None:
         """Stop the server, unless that is the first step of an operation that loses the TPM.
 
+        The image that a shelve was to fill goes when it is refused.
+
         :raises ServerOperationError: when it is; the server runs on.
         """
         operation = _STOPPED_FOR.get(instance.task_state)
         if operation is not None and marks.is_marked(instance):
-            with self._told(instance):
+            with self._told(instance), contextlib.ExitStack() as undo:
+                if instance.task_state == task_states.SHELVING:
+                    undo.callback(shelve_image.delete_queued, instance)
                 self._require(operation)
+                undo.pop_all()
         super().power_off(instance, timeout, retry_interval)
 
     def migrate_disk_and_power_off(self, context: Any, instance: Any, dest: str, flavor: Any,
@@ -230,9 +235,6 @@ class ServerLife(nova_driver.ComputeDriver):
         evacuation may yet be refused.
         """
         if not marks.is_marked(instance) or not self._has_vm(instance):
-            if marks.is_marked(instance) and self._is_elsewhere(instance):
-                # A process may have died while it destroyed the VM.
-                self._definition_files(instance).put_back_left()
             super().destroy(context, instance, network_info, block_device_info, destroy_disks,
                             **kwargs)
         elif instance.task_state in _EVACUATING and not self._is_rebuilt_here(instance):
@@ -280,13 +282,13 @@ class ServerLife(nova_driver.ComputeDriver):
 
     def _definition_files(self, instance: Any) -> definition_files.DefinitionFiles:
         return definition_files.DefinitionFiles(
-            self._vmops._pathutils.get_instance_dir(instance.name, create_dir=False))
+            self._vmops._pathutils.get_instance_dir(instance.name, create_dir=False),
+            self._host_name)
 
     def _definition_away(self, instance: Any) -> str | None:
         if self._has_vm(instance):
             # Of an earlier try, in whose middle nova-compute died.
             return None
-        self._definition_files(instance).put_back_left()
         problem = self._definition_files(instance).problem()
         if problem is None:
             return None

@@ -129,7 +129,7 @@ class Bench:
     def _server(self, image_properties):
         objects, properties = self._objects, {**GENERATION_2, **image_properties}
         meta = objects.ImageMeta.from_dict({
-            "id": IMAGE, "disk_format": "vhd", "container_format": "bare", "status": "active",
+            "id": IMAGE, "disk_format": "vhdx", "container_format": "bare", "status": "active",
             "min_ram": 0, "min_disk": 0, "size": 8, "properties": properties})
         flavor = objects.Flavor(
             id=1, name="f", memory_mb=1024, vcpus=1, root_gb=2, ephemeral_gb=0, swap=0,
@@ -141,7 +141,7 @@ class Bench:
             host=HOST, node=HOST, metadata={}, trusted_certs=None, vm_state="building",
             task_state="spawning", display_name="n", config_drive="", ephemeral_gb=0, root_gb=2,
             root_device_name="/dev/sda", device_metadata=None, numa_topology=None,
-            system_metadata=dict(metadata, image_disk_format="vhd", image_base_image_ref=IMAGE),
+            system_metadata=dict(metadata, image_disk_format="vhdx", image_base_image_ref=IMAGE),
             pci_requests=objects.InstancePCIRequests(requests=[])), meta
 
 
@@ -150,12 +150,12 @@ def without_nova_services():
     """Glance, the database and the configuration drive are not what is measured."""
     def fetch(context, image_id, path, *rest, **keywords):
         with open(path, "wb") as file:
-            file.write(b"conectix tiny image")
+            file.write(b"vhdxfile tiny image")
 
     nothing = mock.Mock(return_value=[])
     with mock.patch("nova.virt.images.fetch", fetch), \
             mock.patch("nova.image.glance.API.get", lambda self, context, image: {
-                "id": image, "disk_format": "vhd", "properties": GENERATION_2}), \
+                "id": image, "disk_format": "vhdx", "properties": GENERATION_2}), \
             mock.patch("nova.virt.configdrive.required_by", lambda instance: False), \
             mock.patch("nova.objects.VirtualInterfaceList.get_by_instance_uuid", nothing), \
             mock.patch("nova.objects.BlockDeviceMappingList.get_by_instance_uuid", nothing), \

@@ -55,7 +55,7 @@ class Client:
             self.barbican.acls.create(entity_ref=reference, project_access=False).submit()
         return reference.rstrip("/").rpartition("/")[2]
 
-    def upload_image(self, name, data, properties=None, disk_format="vhd"):
+    def upload_image(self, name, data, properties=None, disk_format="vhdx"):
         """Upload an image with these properties and return its id."""
         image = self.image.post("/images", json=dict(
             properties or {}, name=name, disk_format=disk_format, container_format="bare"))

@@ -1,5 +1,4 @@
 """A small real OpenStack on 127.0.0.1: Keystone, Barbican, Glance, Placement and Nova."""
-import pathlib
 import subprocess
 import sys
 
@@ -17,7 +16,7 @@ LISTENS = "Join ServiceGroup membership for this service %s"
 
 
 class Cloud(PlainCloud):
-    """All plain APIs and Nova, of the environment that this process runs in.
+    """All plain APIs and Nova, of the environment that this process runs in or of another one.
 
     Without RabbitMQ on the machine all of Nova runs in one process, with the first compute host
     only.
@@ -27,7 +26,7 @@ class Cloud(PlainCloud):
                  progress=print, compute_driver=configuration.COMPUTE_DRIVER,
                  available_filters=configuration.AVAILABLE_FILTERS,
                  enabled_filters=configuration.ENABLED_FILTERS, token_seconds=3600,
-                 one_process=None, kept_dir=KEPT, companions=()):
+                 one_process=None, kept_dir=KEPT, companions=(), prefix=sys.prefix):
         """Only remember what to start.
 
         :param state_dir: a folder for databases, logs and files; emptied at each start
@@ -40,9 +39,10 @@ class Cloud(PlainCloud):
         :param one_process: run all of Nova in one process; None does without RabbitMQ only
         :param kept_dir: where migrated databases lie between starts
         :param companions: Companion values: programs of the test's own that live with the cloud
+        :param prefix: the environment whose programs run
         """
-        super().__init__(state_dir, base_port=base_port, debug=debug, progress=progress,
-                         token_seconds=token_seconds, kept_dir=kept_dir)
+        super().__init__(state_dir, prefix=prefix, base_port=base_port, debug=debug,
+                         progress=progress, token_seconds=token_seconds, kept_dir=kept_dir)
         self._nova_conf = nova_conf or {}
         self._nova = (compute_driver, available_filters, enabled_filters)
         self._one_process = broker.server_program() is None if one_process is None else one_process
@@ -137,13 +137,13 @@ class Cloud(PlainCloud):
         if self._one_process:
             host = self._settings.hosts[0]
             self._processes.start("nova", [
-                sys.executable, "-P", PROGRAMS / "nova_one_process.py", conf,
-                "--log-file", self._settings.log / "nova.log"], host.environment)
+                self._programs(host.prefix) / "python", "-P", PROGRAMS / "nova_one_process.py",
+                conf, "--log-file", self._settings.log / "nova.log"], host.environment)
         else:
             for service, program in (("nova-conductor", "nova-conductor"),
                                      ("nova-scheduler", "nova-scheduler"),
                                      ("nova-api", "nova-api-os-compute")):
-                self._start_nova_service(service, program, conf)
+                self._start_nova_service(service, self._programs() / program, conf)
             # A nova-compute that calls before the conductor listens waits ten seconds more.
             self._wait_for_listener("nova-conductor", "conductor")
             self._say("nova-conductor")
@@ -155,13 +155,17 @@ class Cloud(PlainCloud):
         folder = self._state / "hosts" / host.name
         for part in ("instances", "providers", "locks"):
             (folder / part).mkdir(parents=True, exist_ok=True)
-        self._start_nova_service("nova-compute-" + host.name, "nova-compute",
+        self._start_nova_service("nova-compute-" + host.name,
+                                 self._programs(host.prefix) / "nova-compute",
                                  configuration.compute_file(self._settings, host),
                                  host.environment)
 
+    def _programs(self, prefix=None):
+        return prefix / "bin" if prefix is not None else self._settings.programs
+
     def _start_nova_service(self, name, program, conf, environment=None):
         self._processes.start(name, [
-            pathlib.Path(sys.prefix, "bin", program), "--config-file", conf,
+            program, "--config-file", conf,
             "--log-file", self._settings.log / (name + ".log")], environment)
 
     def _wait_for_hosts(self):

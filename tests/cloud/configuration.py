@@ -56,10 +56,14 @@ def write_apis(settings):
 
 
 def write_nova(settings, compute_driver, available_filters, enabled_filters, nova_conf):
-    """Write the files of Nova's services below ``settings.etc``."""
+    """Write the files of Nova's services below ``settings.etc``.
+
+    :param available_filters: None: Nova's own, and those that it enables
+    """
     _copy_paste_file(settings, "nova", "api-paste.ini")
-    scheduling = {"filter_scheduler": {"available_filters": list(available_filters),
-                                       "enabled_filters": ",".join(enabled_filters)}}
+    scheduling = {} if available_filters is None else {
+        "filter_scheduler": {"available_filters": list(available_filters),
+                             "enabled_filters": ",".join(enabled_filters)}}
     common = _nova_common(settings, compute_driver)
     control = merge(common, _nova_control(settings), scheduling, nova_conf)
     computes = [merge(common, _nova_compute(settings, index), host.conf)

@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import sys
 import tempfile
+import types
 
 from tests.cloud import Cloud, Companion, ComputeHost
 from tests.hyperv import guardian, key_protector
@@ -21,23 +22,32 @@ HOSTS = [
     {"name": OLD, "version": "6.3.9600"},
 ]
 AGGREGATE = "guarded-hosts"
-# What Glance takes for a VHD; the simulated host asks no more of it.
-IMAGE = b"conectix" + bytes(512)
+# What Glance takes for a VHDX; the simulated host asks no more of it.
+IMAGE = b"vhdxfile" + bytes(512)
 
 
-class GuardedCloud(Cloud):
-    """Keystone, Barbican, Glance, Placement, Nova; three hosts, and the fabric they live in.
+class HyperVCloud(Cloud):
+    """Keystone, Barbican, Glance, Placement, Nova; Hyper-V hosts, and the fabrics they live in.
 
-    ``fabric`` asks the simulated hosts what they did.
+    Nova is set up as the caller says. ``fabric`` asks the simulated hosts what they did.
+
+    :cvar HOSTS: as the simulated fabric's configuration has them
     """
 
-    def __init__(self, state_dir, **options):
-        """Take the parameters of Cloud."""
+    HOSTS = HOSTS
+
+    def __init__(self, state_dir, storage=None, host_prefix=None, **options):
+        """Take the parameters of Cloud.
+
+        :param storage: the template of the hosts' own disks (tests.hyperv.storage), or None
+        :param host_prefix: the environment of nova-compute; None: that of the cloud
+        """
         # A socket's path is short by nature; the state folder's may be long.
         self._fabric_dir = pathlib.Path(tempfile.mkdtemp(prefix="fabric-"))
         self._socket = self._fabric_dir / "socket"
         config = self._fabric_dir / "fabric.json"
-        config.write_text(json.dumps({"fabrics": [FABRIC, OTHER_FABRIC], "hosts": HOSTS}))
+        config.write_text(json.dumps(
+            {"fabrics": [FABRIC, OTHER_FABRIC], "hosts": self.HOSTS, "storage": storage}))
         self.fabric = FabricClient(str(self._socket))
         fabric_process = Companion(
             "hyperv-fabric",
@@ -48,19 +58,18 @@ class GuardedCloud(Cloud):
             host["name"],
             environment={"SIMULATED_HYPERV_SOCKET": str(self._socket),
                          "SIMULATED_HYPERV_HOST": host["name"]},
-            conf={"vtpm_compute": {"fabric_guardian": host.get("fabric", FABRIC),
-                                   "allow_owner_keys": True}})
-            for host in HOSTS]
+            conf=self.conf_of(host), prefix=host_prefix) for host in self.HOSTS]
         super().__init__(state_dir, compute_hosts=hosts, companions=[fabric_process], **options)
 
-    def start(self):
-        """Start it, with the guarded host in an aggregate of its fabric."""
-        super().start()
-        try:
-            self.create_aggregate(AGGREGATE, [GUARDED], {"hgs_fabric": "contoso"})
-        except BaseException:
-            self.stop()
-            raise
+    def conf_of(self, host):
+        """The options of a host's nova-compute: {section: {option: value}}."""
+        return {}
+
+    @property
+    def guarded_hosts(self):
+        """{name: its fabric} of the hosts that are guarded at the beginning."""
+        return {host["name"]: host["fabric"] for host in self.HOSTS
+                if "fabric" in host and host.get("guarded", True)}
 
     def stop(self):
         """Stop it, and the fabric."""
@@ -81,6 +90,30 @@ class GuardedCloud(Cloud):
                 for one in self.fabric.virtual_machines(name)]
 
     def machine_of(self, server_id):
-        """The VM of a server, which is on the guarded host."""
-        return self.fabric.virtual_machine(
-            GUARDED, self.client("admin").server(server_id).instance_name)
+        """The VM of a server, on the host where Nova has it."""
+        server = self.client("admin").server(server_id)
+        return self.fabric.virtual_machine(server.compute_host, server.instance_name)
+
+
+class GuardedCloud(HyperVCloud):
+    """That cloud with this project's driver and filter, and the fabrics' aggregates.
+
+    :cvar AGGREGATES: {name: (names of hosts, hgs_fabric)}
+    """
+
+    AGGREGATES = types.MappingProxyType({AGGREGATE: ((GUARDED,), "contoso")})
+
+    def conf_of(self, host):
+        """Its fabric's guardian."""
+        return {"vtpm_compute": {"fabric_guardian": host.get("fabric", FABRIC),
+                                 "allow_owner_keys": True}}
+
+    def start(self):
+        """Start it, with the guarded hosts in an aggregate of their fabric."""
+        super().start()
+        try:
+            for name, (hosts, label) in self.AGGREGATES.items():
+                self.create_aggregate(name, hosts, {"hgs_fabric": label})
+        except BaseException:
+            self.stop()
+            raise

@@ -44,11 +44,13 @@ class ComputeHost:
     """One nova-compute: its name in Nova, its environment, its options.
 
     ``conf`` is {section: {option: value}}; a list is an option that is given several times.
+    ``prefix`` is the environment whose nova-compute runs; None: that of the cloud.
     """
 
     name: str
     environment: dict = dataclasses.field(default_factory=dict)
     conf: dict = dataclasses.field(default_factory=dict)
+    prefix: pathlib.Path | None = None
 
 
 @dataclasses.dataclass

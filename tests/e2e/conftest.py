@@ -14,7 +14,7 @@ import pytest
 from openstack import exceptions
 
 from tests import environment, key_failures
-from tests.cloud import PlainCloud, configuration, guarded_cloud
+from tests.cloud import PlainCloud, client, configuration, guarded_cloud
 from tests.e2e import secrets_in_logs, tenants_home
 
 # Where its files and logs lie; another one for a second run at the same time.
@@ -63,7 +63,7 @@ class Tenant(Secrets):
     """What the tests do with the cloud, and a tidy end: no test leaves a server or a VM."""
 
     def __init__(self, cloud):
-        super().__init__(cloud, cloud.compute_file(guarded_cloud.GUARDED))
+        super().__init__(cloud, cloud.compute_file(cloud.compute_host_names[0]))
         self.plain_flavor = self.admin.create_flavor("plain")
         self.protector = cloud.protector_made_at_home()
         self.servers = []
@@ -93,10 +93,15 @@ class Tenant(Secrets):
         return server
 
     def boot_active(self, *arguments, **keywords):
-        """A server that must become ACTIVE, and its VM on the guarded host."""
+        """A server that must become ACTIVE, and its VM on a guarded host."""
         server = self.boot(*arguments, **keywords)
         assert server.status == "ACTIVE", self.admin.fault(server.id)
+        assert self.host_of(server) in self.cloud.guarded_hosts
         return server, self.cloud.machine_of(server.id)
+
+    def host_of(self, server):
+        """The host where Nova has a server."""
+        return self.admin.server(server.id).compute_host
 
     def fault(self, *arguments, user="alice", **keywords):
         """The fault that the user reads of a server that must fail; no VM may stay behind."""
@@ -108,11 +113,12 @@ class Tenant(Secrets):
         return message
 
     def assert_no_strange_guardian(self):
-        """The guarded host's stores hold what they held at the beginning: no private key."""
-        assert [(one["name"], one["has_private_keys"]) for one in self.cloud.fabric.guardians(
-            guarded_cloud.GUARDED)] == [(guarded_cloud.FABRIC, False)]
-        assert self.cloud.fabric.private_keys(guarded_cloud.GUARDED) == []
-        assert self.cloud.fabric.certificates(guarded_cloud.GUARDED) == []
+        """The guarded hosts' stores hold what they held at the beginning: no private key."""
+        for host, fabric in self.cloud.guarded_hosts.items():
+            assert [(one["name"], one["has_private_keys"]) for one in
+                    self.cloud.fabric.guardians(host)] == [(fabric, False)]
+            assert self.cloud.fabric.private_keys(host) == []
+            assert self.cloud.fabric.certificates(host) == []
 
     def set_attestation(self, status, host=guarded_cloud.GUARDED):
         """Change a host's attestation, and wait until its next report is there.
@@ -150,42 +156,52 @@ class Tenant(Secrets):
     @contextlib.contextmanager
     def forced_down(self, host):
         """Nova takes a host for one that failed."""
-        compute = self.admin.compute
-        service = next(service for service in compute.services(host=host, binary="nova-compute"))
-
-        def force(down):
-            exceptions.raise_from_response(compute.put(
-                "/os-services/%s" % service.id, json={"forced_down": down}))
-
-        force(True)
+        self.set_service(host, forced_down=True)
         try:
             yield
         finally:
-            force(False)
+            self.set_service(host, forced_down=False)
 
-    def act(self, server, action, body):
-        """Let the administrator do it; the events of the action, as the administrator sees them."""
+    @contextlib.contextmanager
+    def enabled(self, host, is_enabled=True):
+        """The scheduler may choose a host that it may not otherwise, or the other way round."""
+        self.set_service(host, status="enabled" if is_enabled else "disabled")
+        try:
+            yield
+        finally:
+            self.set_service(host, status="disabled" if is_enabled else "enabled")
+
+    def set_service(self, host, **values):
+        """Change what Nova knows of a host's nova-compute."""
         compute = self.admin.compute
-        exceptions.raise_from_response(compute.post(
-            "/servers/%s/action" % server.id, json=body))
+        service = next(service for service in compute.services(host=host, binary="nova-compute"))
+        exceptions.raise_from_response(compute.put("/os-services/%s" % service.id, json=values))
+
+    def act(self, server, body, user="admin", microversion=client.COMPUTE_MICROVERSION):
+        """Let a user do something to a server, and wait for its end; returns the request's id."""
+        answer = self.clients[user].compute.post(
+            "/servers/%s/action" % server.id, json=body, microversion=microversion)
+        exceptions.raise_from_response(answer)
+        request_id = answer.headers["x-openstack-request-id"]
         deadline = time.monotonic() + 60
         while True:
-            events = self.events(server, action)
-            if events and all(event.get("result") for event in events):
-                return events
-            assert time.monotonic() < deadline, "%s does not end" % action
+            # In this order: further events may follow on one that has ended.
+            in_progress = self.admin.server(server.id).task_state
+            events = self.events(server, request_id)
+            if not in_progress and events and all(event.get("result") for event in events):
+                return request_id
+            assert time.monotonic() < deadline, "%s does not end" % body
             time.sleep(0.3)
 
-    def events(self, server, action, user="admin"):
-        """Those of a server's latest action of this name, as a user sees them."""
-        compute = self.clients[user].compute
-        path = "/servers/%s/os-instance-actions" % server.id
-        requests = [one["request_id"] for one in compute.get(path).json()["instanceActions"]
-                    if one["action"] == action]
-        if not requests:
-            return []
-        return compute.get("%s/%s" % (path, requests[0])).json()["instanceAction"].get(
-            "events", [])
+    def events(self, server, request_id, user="admin"):
+        """Those of an action, as a user sees them."""
+        return self.clients[user].compute.get("/servers/%s/os-instance-actions/%s" % (
+            server.id, request_id)).json()["instanceAction"].get("events", [])
+
+    def details(self, server, request_id, user="admin"):
+        """What a user reads in the events of an action."""
+        return " ".join(event.get("details") or ""
+                        for event in self.events(server, request_id, user))
 
     def shown_fault(self, server_id):
         """What ``openstack server show`` prints of a server's fault to alice, who owns it."""
@@ -196,7 +212,8 @@ class Tenant(Secrets):
 
     def tidy(self):
         """Delete the servers of a test, and what it broke."""
-        self.cloud.fabric.clear_faults(guarded_cloud.GUARDED)
+        for host in self.cloud.guarded_hosts:
+            self.cloud.fabric.clear_faults(host)
         for server in self.servers:
             self.admin.delete_server(server)
         self.servers = []
@@ -211,13 +228,20 @@ def running_cloud():
         yield cloud
 
 
-@pytest.fixture(scope="session")
-def everything(running_cloud):
-    """The one Tenant; at the end no log may hold a byte of what it stored."""
-    tenant = Tenant(running_cloud)
+@contextlib.contextmanager
+def tenant_of(cloud):
+    """A Tenant; at the end no log of the cloud may hold a byte of what it stored."""
+    tenant = Tenant(cloud)
     yield tenant
     # Here too, so that it holds for whatever tests ran.
-    secrets_in_logs.assert_none(running_cloud, tenant.payloads)
+    secrets_in_logs.assert_none(cloud, tenant.payloads)
+
+
+@pytest.fixture(scope="session")
+def everything(running_cloud):
+    """The one Tenant of the cloud."""
+    with tenant_of(running_cloud) as tenant:
+        yield tenant
 
 
 @pytest.fixture

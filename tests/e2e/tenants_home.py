@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 
 from tests.cloud import guarded_cloud
 
@@ -13,12 +14,31 @@ REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
 PROGRAM = "nova-hyperv-vtpm-protector"
 
 
+def blocks(text):
+    """The indented texts of a page, each as (the last line before it, it without the indent)."""
+    return [(before, textwrap.dedent(block).strip("\n") + "\n") for _, before, block in re.findall(
+        r"^( *)(.*)::\n\n((?:\1 +\S.*\n|\n)+)", text, re.MULTILINE)]
+
+
+def block_after(page, heading):
+    """The one indented text after a line of a page that ends with this heading."""
+    (block,) = [block for before, block in blocks(page.read_text()) if before.endswith(heading)]
+    return block
+
+
 def commands(page, heading):
     """The indented commands after a line of a page that ends with this heading."""
-    text = page.read_text().split("%s::\n\n" % heading)[1]
-    indent = re.match(r" +", text).group()
-    block = re.match(r"(?:\n|%s.*\n)+" % indent, text).group().replace("\\\n", " ")
-    return [line.strip() for line in block.splitlines() if line.strip()]
+    return lines_of(block_after(page, heading))
+
+
+def lines_of(block):
+    """The commands of such a text; a backslash at the end of a line goes on with the next one."""
+    return [line.strip() for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+def shows(table, sentence):
+    """Whether a table of the client, which breaks lines where it has no room, has a sentence."""
+    return re.sub(r"[|\s]", "", sentence) in re.sub(r"[|\s]", "", table)
 
 
 class Home:

@@ -103,6 +103,9 @@ def test_a_running_server(operator, tenant):
     # Its owner sees neither its host nor any other one.
     found, _ = operator.explain("--server", server, user="alice", code=2)
     assert found["has_vtpm"] and "hosts" not in found
+    owners = {one["name"]: one["verdict"] for one in found["operations"]}
+    assert owners == dict(told, **{"live migrate": "keeps its TPM, or refused",
+                                   "evacuate": owners["evacuate"]})
     tenant.set_attestation(301)
     try:
         found, _ = operator.explain("--server", server, *operator.records(), code=1)

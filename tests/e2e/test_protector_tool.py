@@ -17,8 +17,8 @@ NOT_RUN = ("pip",)
 
 def blocks():
     """The page's literal blocks, each a list of commands."""
-    found = re.findall(r"::\n\n((?:    .*\n)+)", PAGE.read_text().split("Look at it\n===")[1])
-    return [[line.strip() for line in block.replace("\\\n", " ").splitlines()] for block in found]
+    return [tenants_home.lines_of(block) for _, block in tenants_home.blocks(
+        PAGE.read_text().split("Look at it\n===")[1])]
 
 
 def test_the_page(home):

@@ -5,20 +5,22 @@ import fixtures
 import greenlet
 from nova import utils
 
+from tests.hyperv import current_host
+
 
 class EndedGreenThreads(fixtures.Fixture):
     """Whatever Nova starts beside a test with ``spawn_n`` and still runs then is ended with it.
 
     A Hyper-V driver listens to events until its process ends, each time in one of the 20 native
     threads that eventlet has for the whole process: those of earlier tests would take them all,
-    and keep everything that their tests made.
+    and keep everything that their tests made. So does a nova-compute that was started again.
     """
 
     def setUp(self):
         super().setUp()
-        self._running = set()
+        self._running = {}
         self.useFixture(fixtures.MonkeyPatch("nova.utils.spawn_n", self._spawn(utils.spawn_n)))
-        self.addCleanup(self._end_all)
+        self.addCleanup(self.end)
 
     def _spawn(self, spawn):
         def spawn_noted(function, *arguments, **keywords):
@@ -27,13 +29,15 @@ class EndedGreenThreads(fixtures.Fixture):
 
     def _run(self, function, *arguments, **keywords):
         this = greenlet.getcurrent()
-        self._running.add(this)
+        self._running[this] = current_host.computer_or_none()
         try:
             function(*arguments, **keywords)
         finally:
-            self._running.discard(this)
+            del self._running[this]
 
-    def _end_all(self):
-        for one in list(self._running):
-            eventlet.kill(one)
+    def end(self, host=None):
+        """End them all, or those of one host, whose name is given."""
+        for one, computer in list(self._running.items()):
+            if host is None or computer is not None and computer.name == host:
+                eventlet.kill(one)
         eventlet.sleep(0)

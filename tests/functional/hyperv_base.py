@@ -24,8 +24,8 @@ from tests.hyperv.resource_types import HARD_DISK, IDE_CONTROLLER
 from tests.hyperv.windows_stand_ins import VhdUtils
 from tests.unit.hyperv.machine import Machine
 
-# Glance's check of a VHD wants this beginning; the stand-in of virtdisk.dll takes it for a VHDX.
-IMAGE_DATA = b"conectix" + bytes(512)
+# What Glance and the stand-in of virtdisk.dll take for a VHDX.
+IMAGE_DATA = b"vhdxfile" + bytes(512)
 GENERATION_1 = {"hw_machine_type": "hyperv-gen1"}
 GENERATION_2 = {"hw_machine_type": "hyperv-gen2", "os_type": "windows"}
 RUNNING = 2
@@ -61,7 +61,7 @@ class HyperVTestCase(nova_base.NovaTestCase):
              "clusters": self.CLUSTERS})
         windows.install(self.simulated)
         self._load_drivers_on_their_hosts()
-        self.useFixture(green_threads.EndedGreenThreads())
+        self.green_threads = self.useFixture(green_threads.EndedGreenThreads())
         super().setUp()
         # os-win tries failed jobs again, a second apart.
         self.useFixture(fixtures.MonkeyPatch("os_win._utils.time", types.SimpleNamespace(
@@ -225,16 +225,19 @@ class HyperVTestCase(nova_base.NovaTestCase):
         return self.simulated.host(self.host_of(server)).management.machine_named(
             self.machine(server)["name"])
 
-    def attached_disks(self, server):
-        """The virtual hard disks of a server's machine, by their places: IDE first, then SCSI."""
+    def attached_disks(self, server, kind=HARD_DISK):
+        """The disks of a kind of a server's machine, by their places: IDE first, then SCSI.
+
+        Virtual hard disks by their paths, physical ones by those of their objects.
+        """
         resources = self._stored_machine(server).resources()
         by_path = {resource.get_path().lower(): resource for resource in resources}
 
         def place(disk):
-            drive = by_path[disk["Parent"].lower()]
+            drive = by_path[disk["Parent"].lower()] if kind == HARD_DISK else disk
             controller = by_path[drive["Parent"].lower()]
             return controller["ResourceSubType"] != IDE_CONTROLLER, int(drive["AddressOnParent"])
-        disks = [resource for resource in resources if resource["ResourceSubType"] == HARD_DISK]
+        disks = [resource for resource in resources if resource["ResourceSubType"] == kind]
         return [disk["HostResource"][0] for disk in sorted(disks, key=place)]
 
     def assert_size(self, server, memory_mb, root_gb):

@@ -117,7 +117,7 @@ class NovaTestCase(integrated_helpers.ProviderUsageBaseTestCase):
         identifier = "%08d-4e14-4e4c-a73d-069cbf4541e6" % number
         self.glance.create(None, {
             "id": identifier, "name": "image-%d" % number, "status": "active",
-            "container_format": "bare", "disk_format": "vhd", "size": 1, "min_ram": 0,
+            "container_format": "bare", "disk_format": "vhdx", "size": 1, "min_ram": 0,
             "min_disk": 0, "properties": properties})
         return identifier
 

@@ -44,6 +44,10 @@ class ServerLifeCase(hyperv_base.HyperVTestCase):
                    scratch_path=os.path.join(self.disks, "%COMPUTERNAME%", "scratch"))
         self.key_manager.payloads = {KEY: self.protector_of(self.owner)}
         self._aggregates, self._in_aggregates = {}, set()
+        # Glance's state of an image without data; that of Nova's fixture is active.
+        create = self.glance.create
+        self.glance.create = lambda context, metadata, data=None: create(
+            context, {"status": "active" if data else "queued", **metadata}, data)
 
     def protector_of(self, owner, fabric=EAST):
         return key_protector.make_protector(
@@ -116,6 +120,7 @@ class ServerLifeCase(hyperv_base.HyperVTestCase):
         """An action is refused with a reason that the user reads, and changed nothing."""
         files = self.files_with_content(self.host_of(server))
         calls = len(self.state_changes())
+        images = set(self.glance.images)
         told = self.act(server, **action)
         self.assertIn(words, told)
         server = self._server_with(server, {"status": status})
@@ -123,6 +128,8 @@ class ServerLifeCase(hyperv_base.HyperVTestCase):
         self.assert_kept(server, self.host_of(server), RUNNING if status == "ACTIVE" else OFF)
         self.assertEqual(calls, len(self.state_changes()))
         self.assertEqual(files, self.files_with_content(self.host_of(server)))
+        # That of a move between cells goes when its event is over.
+        self._soon(lambda: self.assertEqual(images, set(self.glance.images)))
 
     def state_changes(self):
         """The calls that start and stop VMs, of all hosts."""
@@ -147,6 +154,7 @@ class ServerLifeCase(hyperv_base.HyperVTestCase):
 
     def restart(self, host):
         """Start nova-compute on a host again; it reads its settings anew."""
+        self.green_threads.end(host)
         with windows.acting_as(host):
             self.computes[host] = self.restart_compute_service(
                 self.computes[host], keep_hypervisor_state=False)

@@ -78,7 +78,7 @@ def main():
     driver.get_host_uptime()
 
     request = context.RequestContext("user", "project", auth_token="token")
-    instance, image = server(request), {"id": IMAGE, "disk_format": "vhd", "properties": {
+    instance, image = server(request), {"id": IMAGE, "disk_format": "vhdx", "properties": {
         "hw_machine_type": "hyperv-gen2"}}
     meta = objects.ImageMeta.from_dict(dict(
         image, status="active", container_format="bare", min_ram=0, min_disk=0, size=8))
@@ -90,7 +90,7 @@ def main():
 
     def fetch(context_, image_id, path, *rest, **keywords):
         with open(path, "wb") as file:
-            file.write(b"conectix tiny image")
+            file.write(b"vhdxfile tiny image")
 
     states = said["states"] = []
 
@@ -148,7 +148,7 @@ def server(request):
         host="host", node="host", metadata={}, trusted_certs=None, vm_state="building",
         task_state="spawning", display_name="n", config_drive="", root_device_name="/dev/sda",
         ephemeral_gb=0, root_gb=2, device_metadata=None, numa_topology=None,
-        system_metadata={"image_disk_format": "vhd", "image_base_image_ref": IMAGE,
+        system_metadata={"image_disk_format": "vhdx", "image_base_image_ref": IMAGE,
                          "image_hw_machine_type": "hyperv-gen2"},
         pci_requests=objects.InstancePCIRequests(requests=[]))
 

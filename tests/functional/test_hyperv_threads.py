@@ -97,6 +97,33 @@ class ThreadsTest(unittest.TestCase):
             self.assertEqual([], self.simulated.virtual_machines(host))
             self.assertEqual(12, len(self.simulated.calls(host, "*.DefineSystem")))
 
+    def test_what_is_collected_while_a_result_comes_back(self):
+        """Whoever brings results of the pool does not wait for one."""
+        class Collected:
+            def __del__(self):
+                seen.append(tpool.execute(platform.node))
+
+        def collect():
+            with windows.acting_as("HV1"):
+                Collected()
+
+        class Result:
+            def send(self, value):
+                collect()
+
+        seen = []
+        tpool.setup()
+        with eventlet.Timeout(30):
+            tpool._rspq.put((Result(), None))
+            tpool._wsock.sendall(tpool._bytetosend)
+            while len(seen) < 1:
+                eventlet.sleep(0.01)
+            eventlet.hubs.get_hub().schedule_call_global(0, collect)
+            while len(seen) < 2:
+                eventlet.sleep(0.01)
+            self.assertEqual("HV1", tpool.execute(seen.pop))
+        self.assertEqual(["HV1"], seen)
+
     def test_each_host_has_its_console_handlers(self):
         for module in ("nova.virt.hyperv.serialconsoleops",
                        "compute_hyperv.nova.serialconsoleops"):

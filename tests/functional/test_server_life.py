@@ -11,10 +11,15 @@ from unittest import mock
 import fixtures
 import greenlet
 import pytest
+from nova import exception as nova_exception
+from os_brick import exception as os_brick_exception
 
-from tests.functional.server_life_base import EAST, OFF, OTHER_KEY, RUNNING
-from tests.hyperv import key_protector
+from tests.functional import attached_volumes
+from tests.functional.attached_volumes import ISCSI, SMB
+from tests.functional.server_life_base import EAST, KEY, OFF, OTHER_KEY, RUNNING
+from tests.hyperv import current_host, key_protector
 from tests.hyperv.guardian import Guardian
+from tests.hyperv.resource_types import ETHERNET_PORT, PHYSICAL_DISK
 
 pytestmark = pytest.mark.os_win
 
@@ -100,6 +105,33 @@ class _EveryDriver:
             self.flags(shelved_offload_time=seconds)
             self.assert_refused(server, "Shelving would destroy the server's TPM", shelve=None)
 
+    def test_a_shelve_that_is_refused_deletes_its_image_only(self):
+        server = self.boot_with_secret()
+        of_shelve = {
+            "name": server["name"] + "-shelved", "status": "queued",
+            "properties": {"instance_uuid": server["id"], "image_type": "snapshot"}}
+        others = [self.glance.create(None, {**of_shelve, **change})["id"] for change in (
+            {"status": "active"}, {"name": "of-the-user"},
+            {"properties": {"instance_uuid": server["id"], "image_type": "backup"}},
+            {"properties": {"instance_uuid": KEY, "image_type": "snapshot"}})]
+        earlier = self.glance.create(None, of_shelve)["id"]
+        tokens, delete = [], self.glance.delete
+        self.glance.delete = lambda context, image: (
+            tokens.append(context.auth_token), delete(context, image))
+        self.act(server, shelve=None)
+        self.assertLessEqual(set(others), set(self.glance.images))
+        self.assertNotIn(earlier, self.glance.images)
+        # Those of the user who asked.
+        self.assertEqual(["token"] * 2, tokens)
+
+    def test_a_shelve_is_refused_where_glance_is_away(self):
+        server = self.boot_with_secret()
+        self.glance.detail = mock.Mock(side_effect=nova_exception.GlanceConnectionFailed(
+            server="glance", reason="away"))
+        self.assertIn("Shelving would destroy", self.act(server, shelve=None))
+        self.assertEqual("ACTIVE", self.api.get_server(server["id"])["status"])
+        self.assert_kept(server, "HV1")
+
     def test_shelve_of_a_stopped_server(self):
         server = self.boot_with_secret()
         self._stop_server(server)
@@ -107,6 +139,19 @@ class _EveryDriver:
                             shelve=None)
         self._start_server(server)
         self.assert_kept(server, "HV1")
+
+    def test_offload_of_what_was_shelved_before(self):
+        """As with another driver, and shelved_offload_time = -1."""
+        server = self.boot_on("HV1")
+        self.flags(shelved_offload_time=-1)
+        self.api.post_server_action(server["id"], {"shelve": None})
+        self._wait_for_state_change(server, "SHELVED")
+        machines = self.machines("HV1")
+        self.system_metadata(server, hyperv_vtpm="vtpm", hyperv_vtpm_fabric=(
+            self.simulated.fabric_thumbprint(EAST)))
+        self.assertIn("Shelving would destroy", self.act(server, shelveOffload=None))
+        self.assertEqual("SHELVED", self.api.get_server(server["id"])["status"])
+        self.assertEqual(machines, self.machines("HV1"))
 
     def test_shelve_without_a_vtpm(self):
         server = self.boot_on("HV1")
@@ -185,6 +230,16 @@ class _EveryDriver:
         self.change_guardian()
         self.only_the_drivers_look()
         self.assert_refused(server, "belongs to another fabric", **self.migration_to("HV2"))
+
+    def test_live_migration_of_what_its_own_host_cannot_unwrap(self):
+        """The other host would take it: it belongs to the fabric of the server's mark."""
+        server = self.boot_with_secret()
+        self.change_guardian()
+        self.system_metadata(
+            server, hyperv_vtpm_fabric=self.simulated.fabric_thumbprint(EAST))
+        self.only_the_drivers_look()
+        self.assert_refused(server, "is not in the server's key protector",
+                            **self.migration_to("HV2"))
 
     # A fabric whose guardian changed, a host that is not guarded any more.
 
@@ -432,6 +487,9 @@ class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
     def evacuate(self, server):
         """Evacuate it to HV2 and start it there."""
         self.assertEqual("", self.act(server, evacuate={}).strip())
+        return self.started(server)
+
+    def started(self, server):
         server = self.api.get_server(server["id"])
         self.assertEqual("HV2", self.host_of(server))
         if server["status"] == "SHUTOFF":  # by the version of Nova
@@ -521,6 +579,88 @@ class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
             return opened(path, mode, *arguments, **keywords)
         with mock.patch("vtpm_compute.definition_files.open", refuse, create=True):
             self.assert_not_evacuated(server, "no storage that this host shares")
+
+    def attach_volumes(self, server):
+        """Attach a volume over iSCSI and one on a share."""
+        share = os.path.join(self.disks, "share")
+        os.mkdir(share)
+        self.flags(volume_attach_retry_count=0, group="hyperv")
+        volumes = self.useFixture(attached_volumes.AttachedVolumes(self.simulated, share))
+        for volume in (ISCSI, SMB):
+            self.api.post_server_volume(server["id"], {"volumeAttachment": {"volumeId": volume}})
+        self._soon(lambda: self.assert_volumes(server, "HV1", volumes))
+        self._soon(lambda: self.assertEqual(2, len([
+            action for action in self.api.get_instance_actions(server["id"])
+            if action["action"] == "attach_volume"])))
+        return volumes
+
+    def assert_volumes(self, server, host, volumes):
+        """They are attached to the server's VM on this host, and connected nowhere else."""
+        self.assertEqual({(host, ISCSI), (host, SMB)}, volumes.connected)
+        self.assertEqual([
+            os.path.join(self.folder_of(server), "root.vhdx"), volumes.path(SMB)],
+            self.attached_disks(server))
+        self.assertEqual([volumes.disk(host)], self.attached_disks(server, PHYSICAL_DISK))
+        for volume in (ISCSI, SMB):
+            self.assertEqual([host], volumes.attached_to(volume))
+
+    def test_volumes(self):
+        server = self.boot_with_secret()
+        volumes = self.attach_volumes(server)
+        self.fail("HV1")
+        volumes.connected.clear()
+        self.simulated.add_fault(
+            "HV2", "*.RealizePlannedSystem", job_error=("It broke.", 32768))
+        self.assert_not_evacuated(server, "It broke.")
+        self.assertEqual(set(), volumes.connected)
+        server = self.evacuate(server)
+        self.assert_at(server, "HV2")
+        self.come_back("HV1")
+        self.assert_volumes(server, "HV2", volumes)
+        self._stop_server(server)
+        self._start_server(server)
+        self.assert_kept(server, "HV2")
+
+    def test_a_volume_that_cannot_be_connected(self):
+        server = self.boot_with_secret()
+        volumes = self.attach_volumes(server)
+        self.fail("HV1")
+        volumes.connected.clear()
+        with mock.patch.object(volumes, "connect_volume", side_effect=(
+                os_brick_exception.TargetPortalNotFound(target_portal="of the volume"))):
+            self.assert_not_evacuated(
+                server, "could not be connected to this host: Unable to find target portal of the")
+        server = self.evacuate(server)
+        self.come_back("HV1")
+        self.assert_kept(server, "HV2")
+        self.assert_volumes(server, "HV2", volumes)
+
+    def test_network_interfaces(self):
+        """Neutron's agent connects an interface that has its port's id for a name."""
+        plugged = []
+        self.useFixture(fixtures.MonkeyPatch(
+            _CH + "vif.HyperVNeutronVIFPlugin.plug", lambda plugin, instance, vif: plugged.append(
+                (current_host.computer().name, vif["id"]))))
+        self.flags(vif_plugging_timeout=0)
+        self.neutron.default_port = {
+            **self.neutron.default_port, "binding:vif_type": "hyperv"}
+        server = self.boot_with_secret(networks="auto")
+        (port,) = self.neutron.list_ports(True, device_id=server["id"])["ports"]
+        self.fail("HV1")
+        del plugged[:]
+        self.assertEqual("", self.act(server, evacuate={}).strip())
+        # A start would plug it too.
+        self.assertEqual([("HV2", port["id"])], plugged)
+        server = self.started(server)
+        self.assert_at(server, "HV2")
+        (port,) = self.neutron.list_ports(True, device_id=server["id"])["ports"]
+        self.assertEqual(("HV2", "hyperv"), (port["binding:host_id"], port["binding:vif_type"]))
+        self.come_back("HV1")
+        self.assert_kept(server, "HV2")
+        self.assertEqual([(port["id"], port["mac_address"].replace(":", ""))], [
+            (one["ElementName"], one["Address"])
+            for one in self._stored_machine(server).resources()
+            if one["ResourceSubType"] == ETHERNET_PORT])
 
     def test_the_host_returns_before_it_is_evacuated(self):
         server = self.boot_with_secret()

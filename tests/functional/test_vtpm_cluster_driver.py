@@ -45,6 +45,34 @@ class VtpmClusterDriverTest(
             "host": "HV2", "block_migration": "auto"}}))
         self.assert_on(server, "HV1")
 
+    def test_a_live_migration_out_of_the_cluster_that_fails(self):
+        server = self.boot_with_tpm()
+        group = self.group_of(server)
+        self.start_compute_on("HV3")
+        self.simulated.add_fault(
+            "HV1", "*.MigrateVirtualSystemToHost", job_error=("The network was lost.", 32768))
+        server = self.live_migrate(server, "HV3", "failed")
+        self.assert_on(server, "HV1")
+        self.assertEqual(group, self.group_of(server))
+        # It is a role of the cluster again, which moves it.
+        self.lose("HV1")
+        self.assert_on(server, "HV2")
+        server = self.live_migrate(server, "HV3")
+        self.assertIsNone(self.group_of(server))
+        self.assert_tpm(server)
+
+    def test_a_cluster_that_does_not_take_back_a_vm(self):
+        server = self.boot_with_tpm()
+        self.start_compute_on("HV3")
+        for method, fault in (
+                ("MigrateVirtualSystemToHost", {"job_error": ("It was lost.", 32768)}),
+                ("AddVirtualMachine", {"return_value": 5})):
+            self.simulated.add_fault("HV1", "*." + method, **fault)
+        server = self.live_migrate(server, "HV3", "failed")
+        self.assertEqual("HV1", self.host_of(server))
+        self.assert_tpm(server)
+        self.assertIn("will not start it on another node", self.stdlog.logger.output)
+
     def test_a_failover_says_why_a_vtpm_does_not_open(self):
         server = self.boot_with_tpm()
         self.simulated.set_guarded("HV2", False)

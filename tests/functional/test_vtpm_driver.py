@@ -168,6 +168,12 @@ class _EveryDriver:
         self.assertIn("and fabric_thumbprint is abab", self.stdlog.logger.output)
         self.assertIn("hosts lack their fabric's guardian", self.refused(self.vtpm_image()))
 
+    def test_a_vhd_is_not_for_generation_2(self):
+        image = self.vtpm_image()
+        self.glance._imagedata[image] = bytes(512) + b"conectix" + bytes(504)
+        self.assertIn("Requested VM Generation 2, but provided VHD instead of VHDX",
+                      self.refused(image))
+
     def test_rebuild_with_another_image(self):
         server = self.boot(self.vtpm_image(os_vtpm_keys=KEY))
         other = key_protector.make_protector(

@@ -17,7 +17,7 @@ from tests.functional import green_threads
 from tests.hyperv import fabric, guardian, key_protector, windows
 
 HOST, FABRIC = "hv1", "Fabric"
-IMAGE_DATA = b"conectix" + bytes(512)
+IMAGE_DATA = b"vhdxfile" + bytes(512)
 KEY = "2f6ac6a8-4e14-4e4c-a73d-069cbf4541e6"
 OTHER_KEY = "3f6ac6a8-4e14-4e4c-a73d-069cbf4541e6"
 GEN2 = {"hw_machine_type": "hyperv-gen2", "os_type": "windows"}

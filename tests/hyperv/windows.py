@@ -365,9 +365,18 @@ def _change_greenthread(module):
 
 
 def _change_tpool(module):
-    real = module.execute
-    module.execute = lambda function, *arguments, **keywords: real(
-        current_host.carried(function), *arguments, **keywords)
+    real, hubs = module.execute, module.greenthread.hubs
+
+    def execute(function, *arguments, **keywords):
+        function = current_host.carried(function)
+        # PyMI ends a connection where the garbage collector finds it. That may be in one of the
+        # two greenlets which bring the pool's results to those who wait: they would wait for ever
+        # for themselves, and so would all others. A nova-compute on Windows is not spared that.
+        hub = getattr(hubs._threadlocal, "hub", None)
+        if module.greenthread.getcurrent() in (module._coro, hub and hub.greenlet):
+            return function(*arguments, **keywords)
+        return real(function, *arguments, **keywords)
+    module.execute = execute
 
 
 _CHANGES = {

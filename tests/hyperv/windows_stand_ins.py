@@ -16,31 +16,22 @@ _ERROR_FILE_EXISTS = 80
 _TRAILER = b"\nSIMULATED-DISK "
 _FOOTER = 512
 _VHD_COOKIE, _VHDX_SIGNATURE = b"conectix", b"vhdxfile"
-_VHD_VERSION = b"\x00\x01\x00\x00"
 
 
 class VhdUtils:
     """In the place of os_win.utils.storage.virtdisk.vhdutils.VHDUtils (virtdisk.dll)."""
 
     def get_vhd_format(self, vhd_path):
-        """By name, else by contents.
-
-        A VHD's footer has a version behind its cookie (Microsoft, "Virtual Hard Disk Image Format
-        Specification"). A file that only begins with the cookie, as the tiny images of a test
-        cloud do to pass Glance's check of the format, is taken for a VHDX.
-        """
+        """By name, else by contents: a VHDX's signature begins it, a VHD's footer ends it."""
         by_name = os.path.splitext(vhd_path)[1][1:].upper()
         if by_name in ("VHD", "VHDX"):
             return by_name
         with open(vhd_path, "rb") as disk:
-            head = disk.read(_FOOTER)
+            if disk.read(len(_VHDX_SIGNATURE)) == _VHDX_SIGNATURE:
+                return "VHDX"
             disk.seek(max(os.path.getsize(vhd_path) - _FOOTER, 0))
-            tail = disk.read(_FOOTER)
-        for footer in (head, tail):
-            if footer.startswith(_VHD_COOKIE) and footer[12:16] == _VHD_VERSION:
+            if disk.read(len(_VHD_COOKIE)) == _VHD_COOKIE:
                 return "VHD"
-        if head.startswith((_VHDX_SIGNATURE, _VHD_COOKIE)):
-            return "VHDX"
         from os_win import exceptions
         raise exceptions.VHDException("Could not retrieve VHD format: %s" % vhd_path)
 
@@ -116,6 +107,10 @@ def _vhd_error(function, code, words):
         func_name=function, error_code=code, error_message=words)
 
 
+# Of MSFT_StorageSetting.NewDiskPolicy: new disks are for virtual machines.
+_OFFLINE_ALL = 3
+
+
 class DiskUtils:
     """In the place of os_win.utils.storage.diskutils.DiskUtils."""
 
@@ -126,6 +121,12 @@ class DiskUtils:
             path = os.path.dirname(path)
         usage = shutil.disk_usage(path)
         return usage.total, usage.free
+
+    def get_device_number_from_device_name(self, device_name):
+        return device_name.removeprefix("\\\\.\\PHYSICALDRIVE")
+
+    def get_new_disk_policy(self):
+        return _OFFLINE_ALL
 
 
 class NetworkUtils:

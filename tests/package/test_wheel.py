@@ -1,22 +1,19 @@
 """The sdist, the wheel that is built from it, and what it does where it is installed.
 
-Nova's environments are the tests' own, copied with hard links: the project that they have is
-uninstalled in the copy, and the new wheel installed as an operator does it, with pip looking for
-what it requires.
+The new wheel is installed as an operator does it, with pip looking for what it requires.
 """
 
 import configparser
 import os
 import pathlib
-import shutil
-import subprocess
 import sys
 import tarfile
 import zipfile
 
 import pytest
 
-from tests import environment
+from tests import environment, fresh_environment
+from tests.fresh_environment import run
 
 HALVES = {
     "nova-28": ("vtpm_scheduling", "vtpm_compute", "nova.virt.vtpm_hyperv"),
@@ -78,24 +75,11 @@ print(type(loaded).__name__, sys.modules["vtpm_compute"].__file__)
 """
 
 
-def run(command, **options):
-    done = subprocess.run([str(one) for one in command], text=True, capture_output=True, **options)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout.strip()
-
-
-def checkout_without_builds(target):
-    """What an sdist is made of: the checkout without what programs made in it."""
-    shutil.copytree(
-        environment.REPOSITORY, target, symlinks=True, ignore=shutil.ignore_patterns(
-            ".*", "__pycache__", "*.egg-info", "build", "dist"))
-
-
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory):
     """(sdist, wheel): the wheel is built from the unpacked sdist, outside of the checkout."""
     folder = tmp_path_factory.mktemp("build")
-    checkout_without_builds(folder / "checkout")
+    fresh_environment.checkout_without_builds(folder / "checkout")
     build = ("import sys; from setuptools import build_meta;"
              "print(getattr(build_meta, sys.argv[1])(sys.argv[2]))")
     run([sys.executable, "-c", build, "build_sdist", folder], cwd=folder / "checkout")
@@ -111,25 +95,11 @@ def archives(tmp_path_factory):
 @pytest.fixture(scope="module", params=HALVES)
 def installed(request, archives, tmp_path_factory):
     """(name, interpreter) of an environment with that nova and the wheel."""
-    source = environment.folder_of_environment(request.param).resolve()
     folder = tmp_path_factory.mktemp("installed", numbered=True) / request.param
-    try:
-        shutil.copytree(source, folder, symlinks=True, copy_function=os.link)
-    except (OSError, shutil.Error):
-        # Another file system.
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(source, folder, symlinks=True)
-    for hook in folder.rglob("site-packages/*.pth"):
-        # The simulated host's, of the checkout.
-        if hook.name != "distutils-precedence.pth" and "tests" in hook.read_text():
-            hook.unlink()
-    python = folder / "bin" / "python"
-    pip = [python, "-m", "pip", "--no-input", "--disable-pip-version-check"]
-    run([*pip, "uninstall", "-y", "nova-hyperv-vtpm"])
-    run([python, "-c", "import importlib.util, sys; sys.exit("
-         "importlib.util.find_spec('vtpm_scheduling') is not None)"], cwd=folder)
+    python = fresh_environment.without_project(request.param, folder)
     extra = "[compute]" if request.param == "nova-28" else ""
-    run([*pip, "install", "--no-index", str(archives[1]) + extra])
+    run([python, "-m", "pip", "install", str(archives[1]) + extra],
+        env=dict(os.environ, **fresh_environment.PIP))
     return request.param, python
 
 

@@ -1,5 +1,7 @@
 """The files of a VM that another host uses, or will use."""
 
+import shutil
+
 import pytest
 
 from vtpm_compute import definition_files
@@ -20,25 +22,35 @@ def folder(tmp_path):
     return tmp_path
 
 
+def fail(error):
+    def call(*arguments):
+        raise error
+    return call
+
+
+def of(folder, host="HV1"):
+    return definition_files.DefinitionFiles(str(folder), host)
+
+
 def files(folder):
     return {str(path.relative_to(folder)): path.read_text()
             for path in folder.rglob("*") if path.is_file()}
 
 
 def test_what_cannot_be_imported(folder):
-    assert definition_files.DefinitionFiles(str(folder)).problem() is None
+    assert of(folder).problem() is None
     machines = folder / "Virtual Machines"
     (machines / "another.vmcx").write_text("")
-    assert "2 definitions" in definition_files.DefinitionFiles(str(folder)).problem()
+    assert "2 definitions" in of(folder).problem()
     (machines / "another.vmcx").unlink()
     (machines / (NAME + ".vmgs")).unlink()
-    assert "guest state" in definition_files.DefinitionFiles(str(folder)).problem()
-    assert "no definition" in definition_files.DefinitionFiles(str(folder / "none")).problem()
+    assert "guest state" in of(folder).problem()
+    assert "no definition" in of(folder / "none").problem()
 
 
 def test_what_is_deleted_is_there_again(folder):
     before = files(folder)
-    with definition_files.DefinitionFiles(str(folder)).kept():
+    with of(folder).kept():
         for path in (folder / "Virtual Machines").iterdir():
             path.unlink()
         (folder / "Virtual Machines").rmdir()
@@ -46,7 +58,7 @@ def test_what_is_deleted_is_there_again(folder):
 
 
 def test_what_was_written_meanwhile_stays(folder):
-    with definition_files.DefinitionFiles(str(folder)).kept():
+    with of(folder).kept():
         (folder / "Virtual Machines" / (NAME + ".vmgs")).write_text("newer")
     assert files(folder)["Virtual Machines/%s.vmgs" % NAME] == "newer"
 
@@ -55,14 +67,83 @@ def test_only_a_failure_puts_back(folder):
     gone = folder / "Virtual Machines" / (NAME + ".vmgs")
     before = files(folder)
     with pytest.raises(BrokenError), \
-            definition_files.DefinitionFiles(str(folder)).kept_on_failure():
+            of(folder).kept_on_failure():
         gone.unlink()
         raise BrokenError
     assert files(folder) == before
-    with definition_files.DefinitionFiles(str(folder)).kept_on_failure():
+    with of(folder).kept_on_failure():
         gone.unlink()
     assert not gone.exists()
-    assert not (folder / "definition").exists()
+    assert [path.name for path in folder.iterdir()] == ["Virtual Machines"]
+
+
+@pytest.mark.parametrize("point", ["copying", "putting back"])
+def test_a_process_dies(folder, monkeypatch, point):
+    """Whenever it does: the files or whole copies of them are there, and are used."""
+    before, machines = files(folder), folder / "Virtual Machines"
+    copy2, copied = shutil.copy2, []
+
+    def copy_until_it_dies(source, target):
+        copied.append(source)
+        if len(copied) == (2 if point == "copying" else 4):
+            open(target, "w").close()
+            raise KeyboardInterrupt
+        return copy2(source, target)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(definition_files.shutil, "copy2", copy_until_it_dies)
+        with of(folder).kept():
+            shutil.rmtree(machines)
+    with of(folder).kept():
+        pass
+    assert files(folder) == before
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with of(tmp_path / "none").kept():
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_hosts_at_the_same_time(folder):
+    """One tries to import the VM while the one that failed returns and destroys its own."""
+    before = files(folder)
+    with of(folder, "HV1").kept():
+        with pytest.raises(BrokenError), of(folder, "HV2").kept_on_failure():
+            raise BrokenError
+        shutil.rmtree(folder / "Virtual Machines")
+    assert files(folder) == before
+
+
+def test_copies_that_cannot_be_put_back_stay(folder, monkeypatch):
+    before = files(folder)
+    with pytest.raises(OSError, match="full"), \
+            of(folder).kept():
+        shutil.rmtree(folder / "Virtual Machines")
+        monkeypatch.setattr(definition_files.shutil, "copy2", fail(OSError("the disk is full")))
+    monkeypatch.undo()
+    with of(folder).kept():
+        assert set(files(folder)) > set(before)
+    assert files(folder) == before
+
+
+def test_a_file_that_another_host_has_open(folder, monkeypatch):
+    before, copy2 = files(folder), shutil.copy2
+    in_use = PermissionError(13, "in use by another process")
+    in_use.winerror = 32
+    monkeypatch.setattr(definition_files.shutil, "copy2", lambda source, target: (
+        fail(in_use) if source.endswith(".vmgs") else copy2)(source, target))
+    with of(folder).kept():
+        (folder / "Virtual Machines" / (NAME + ".vmcx")).unlink()
+    assert files(folder) == before
+
+
+def test_files_that_may_not_be_read_are_not_left_to_their_fate(folder, monkeypatch):
+    before = files(folder)
+    monkeypatch.setattr(definition_files.shutil, "copy2", fail(PermissionError(13, "denied")))
+    with pytest.raises(OSError, match="denied"), \
+            of(folder).kept():
+        pytest.fail("nothing may be deleted")
+    assert files(folder) == before
 
 
 def test_moved_files_come_back(folder):

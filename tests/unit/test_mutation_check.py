@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests import mutation_check
+from tests.life_mutations import MUTATIONS as LIFE_MUTATIONS
 from tests.mutations import MUTATIONS, Mutation
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[2] / mutation_check.PACKAGE
@@ -89,13 +90,16 @@ def test_tests_that_fail_without_a_fault(tree):
 
 
 def test_the_list():
-    names = [entry.name for entry in MUTATIONS]
-    assert len(names) == len(set(names)) == 20
-    assert all(entry.cost and entry.tests for entry in MUTATIONS)
+    every = MUTATIONS + LIFE_MUTATIONS
+    names = [entry.name for entry in every]
+    assert len(names) == len(set(names))
+    assert len(MUTATIONS) == 20
+    assert all(entry.name.startswith("life: ") for entry in LIFE_MUTATIONS)
+    assert all(entry.cost and entry.tests for entry in every)
 
 
 def test_no_fault_of_the_list_is_just_an_unknown_name(tmp_path):
-    for number, entry in enumerate(MUTATIONS):
+    for number, entry in enumerate(MUTATIONS + LIFE_MUTATIONS):
         source = (PACKAGE / entry.file).read_text()
         assert source.count(entry.old) == 1, entry.name
         (tmp_path / ("fault_%d.py" % number)).write_text(mutation_check.mutated(source, entry))

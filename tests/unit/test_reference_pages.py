@@ -179,6 +179,16 @@ def test_barbicans_policy_sample_names_its_rules():
         assert {one.match for one in check.rules} <= known
 
 
+def test_novas_policy_sample_names_its_rules():
+    from nova import policies
+    from oslo_policy import policy as oslo_policy
+
+    known = {rule.name for rule in policies.list_rules()}
+    rules = oslo_policy.Rules.load((ETC / "nova-policy.yaml").read_text())
+    assert set(rules) == {"os_compute_api:os-instance-actions:events:details"} <= known
+    assert {check.match for check in rules.values()} <= known
+
+
 def test_barbicans_acl_sample_is_valid():
     from barbican.common import validators
 

@@ -28,7 +28,7 @@ def run_tests():
 @pytest.mark.parametrize(("part", "name", "no_eventlet"), [
     ("unit", "nova-28", None), ("e2e-barbican-23", "nova-28", None),
     ("functional", "nova-28", "false"), ("functional-nova-27", "nova-27", "false"),
-    ("random-lives", "nova-28", "false"),
+    ("random-lives", "nova-28", "false"), ("random-lives-nightly-4", "nova-28", "false"),
     ("functional-nova-34", "nova-34", "false"), ("functional-nova-34-threads", "nova-34", "true"),
 ])
 def test_environment_and_threads_of_a_part(run_tests, part, name, no_eventlet):
@@ -51,6 +51,14 @@ def test_what_runs_without_a_part(run_tests):
     assert environments == {"nova-27", "nova-28", "nova-34", "docs"}
 
 
+def test_a_night_has_new_sequences_and_a_commit_the_same(run_tests, monkeypatch):
+    monkeypatch.delenv("VTPM_RANDOM_LIVES", raising=False)
+    lives = [int(run_tests.variables_of(part, "folder")["VTPM_RANDOM_LIVES"])
+             for part in run_tests.GROUPS["random-lives-nightly"]]
+    assert sum(lives) >= 500
+    assert "VTPM_RANDOM_LIVES" not in run_tests.variables_of("random-lives", "folder")
+
+
 def test_tox_has_the_same_names(run_tests):
     tox = configparser.ConfigParser()
     tox.read(environment.REPOSITORY / "tox.ini")
@@ -58,8 +66,7 @@ def test_tox_has_the_same_names(run_tests):
     assert by_default == run_tests.BY_DEFAULT
     assert "testenv:functional-nova-{%s}" % ",".join(NOT_BY_DEFAULT) in tox
     further = {"functional-nova-" + part for part in NOT_BY_DEFAULT}
-    assert "testenv:random-lives" in tox
-    assert further | {"random-lives"} | set(by_default) == set(run_tests.PARTS)
+    assert further | set(by_default) | set(run_tests.NIGHTLY) == set(run_tests.PARTS)
     assert {"testenv:" + group for group in run_tests.GROUPS} <= set(tox)
 
 

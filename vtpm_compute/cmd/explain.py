@@ -178,7 +178,8 @@ def _with_hosts(asked: _Asked, cloud: cloud_facts.Cloud,
         hosts = cloud.hosts()
     except errors.CloudError as exc:
         return dataclasses.replace(
-            asked.found, hosts_problem="hosts are not known: %s" % exc)
+            asked.found, hosts_problem="hosts are not known: %s" % exc,
+            operations=_operations(asked, None))
     required, remarks = True, [*asked.found.remarks]
     if records is not None:
         required = records.require_fabric_aggregate
@@ -193,9 +194,14 @@ def _with_hosts(asked: _Asked, cloud: cloud_facts.Cloud,
             label for one in hosts if one.name == asked.host for label in one.fabric_labels)
         home = explanation.home_of(asked.thumbprint, labels, required)
     answers = explanation.judge_hosts(hosts, home, required)
-    return dataclasses.replace(
-        asked.found, hosts=answers, remarks=remarks, operations=tuple(
-            explanation.operations(asked.status, answers, asked.host)) if asked.status else ())
+    return dataclasses.replace(asked.found, hosts=answers, remarks=remarks,
+                               operations=_operations(asked, answers))
+
+
+def _operations(asked: _Asked, answers: list[explanation.HostAnswer] | None) -> tuple[
+        explanation.Operation, ...]:
+    return tuple(explanation.operations(asked.status, answers, asked.host)) \
+        if asked.status else ()
 
 
 def lines(found: explanation.Explanation) -> Iterator[str]:

@@ -242,7 +242,7 @@ class Operation:
     """What an operation would do to a server's vTPM now.
 
     :ivar drivers: of the server's host, as compute_driver names them; empty: whatever it is.
-    :ivar verdict: such as 'keeps its TPM', 'refused'.
+    :ivar verdict: such as 'keeps its TPM', 'refused', 'not now'.
     """
 
     name: str
@@ -258,48 +258,63 @@ _ONLY_IN = {
     lifecycle.Operation.LIVE_MIGRATION: ("ACTIVE", "PAUSED"),
 }
 _OF_SHELVED = (lifecycle.Operation.UNSHELVE, lifecycle.Operation.DELETE)
+_NOT_NOW = "not now"
 # Those that need a host that fits, beside the server's own.
 _MOVES = (lifecycle.Operation.LIVE_MIGRATION, lifecycle.Operation.EVACUATION)
 _ON_THE_HOST = (lifecycle.Condition.GUEST_STATE_IN_PLACE, lifecycle.Condition.CAN_UNWRAP,
                 lifecycle.Condition.DEFINITION_SHARED)
 
 
-def operations(status: str, hosts: Sequence[HostAnswer], own_host: str | None) -> Iterator[
+def operations(status: str, hosts: Sequence[HostAnswer] | None, own_host: str | None) -> Iterator[
         Operation]:
-    """What each operation would do to a server with a vTPM.
+    """What each operation would do to a server with a vTPM: every one of them is answered.
 
     :param status: of the server, as Nova's API says it.
-    :param hosts: of all hosts, for this server.
+    :param hosts: of all hosts, for this server; None: they could not be asked for.
     """
-    others = [one.outcome for one in hosts if one.host != own_host]
+    others = [Outcome.UNKNOWN] if hosts is None else [
+        one.outcome for one in hosts if one.host != own_host]
     for operation, rules in lifecycle.RULES.items():
-        if status not in _ONLY_IN.get(operation, (status,)) or (
-                status in SHELVED and operation not in _OF_SHELVED):
+        name = operation.value.replace("``", "")
+        reason = _why_not_now(operation, status)
+        if reason:
+            yield Operation(name, (), _NOT_NOW, reason)
             continue
         for rule in dict.fromkeys(rules.values()):
             drivers = tuple(one.value for one in lifecycle.Driver if rules[one] == rule)
-            if rule.verdict is lifecycle.Verdict.NOT_OFFERED:
-                continue
             verdict, sentence = rule.verdict.value, rule.sentence or rule.text
             if rule.verdict is lifecycle.Verdict.KEEPS_IF:
                 verdict, sentence = _with_conditions(operation, rule, others)
             yield Operation(
-                operation.value.replace("``", ""),
-                () if len(drivers) == len(lifecycle.Driver) else drivers, verdict,
+                name, () if len(drivers) == len(lifecycle.Driver) else drivers, verdict,
                 sentence.replace("``", ""))
+
+
+def _why_not_now(operation: lifecycle.Operation, status: str) -> str:
+    """Why Nova takes no such operation of a server in a status; empty: it does."""
+    statuses = _ONLY_IN.get(operation, (status,))
+    if status not in statuses:
+        return "only of a server that is %s" % " or ".join(statuses)
+    if status in SHELVED and operation not in _OF_SHELVED:
+        return "the server is shelved"
+    return ""
 
 
 def _with_conditions(operation: lifecycle.Operation, rule: lifecycle.Rule,
                      others: Sequence[Outcome]) -> tuple[str, str]:
     """The verdict and the sentence, by what is known of the conditions."""
     fitting = others.count(Outcome.YES)
-    if operation in _MOVES and not fitting and Outcome.UNKNOWN not in others:
+    if operation not in _MOVES:
+        told = ""
+    elif fitting:
+        told = "%d other host%s; " % (fitting, " fits" if fitting == 1 else "s fit")
+    elif Outcome.UNKNOWN in others:
+        told = "whether another host fits is not known; "
+    else:
         return "refused at present", "no other host fits"
     texts = [condition.value[1] for condition in rule.conditions if condition in _ON_THE_HOST or (
         condition is lifecycle.Condition.SAME_REQUEST)]
-    return rule.verdict.value, "%skept if %s" % (
-        "%d other host%s; " % (fitting, " fits" if fitting == 1 else "s fit")
-        if operation in _MOVES else "", ", and ".join(texts))
+    return rule.verdict.value, "%skept if %s" % (told, ", and ".join(texts))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,250 @@
+"""Faults in what the drivers do over a server's life: refusals, guards, and what they put back.
+
+``tools/check-mutations`` takes them with those of tests/mutations.py, ``tools/check-mutations
+life:`` alone.
+"""
+
+from __future__ import annotations
+
+from tests.mutations import Mutation
+
+_FILES = "tests/unit/test_definition_files.py::"
+_CASES = "tests/functional/test_server_life.py::"
+_LIFE = _CASES + "ComputeHyperVLifeTest::"
+_CELLS = _CASES + "ComputeHyperVCellsTest::"
+_EVACUATION = _CASES + "ComputeHyperVEvacuationTest::"
+_CLUSTER = "tests/functional/test_vtpm_cluster_driver.py::VtpmClusterDriverTest::"
+
+MUTATIONS = (
+    # Refusals.
+    Mutation(
+        "life: shelve not refused",
+        "The server is shelved: its TPM goes with its VM.",
+        "server_life.py",
+        "    task_states.SHELVING: Operation.SHELVE,\n",
+        "",
+        (_LIFE + "test_shelve_of_a_stopped_server",)),
+    Mutation(
+        "life: offload not refused",
+        "A server that was shelved before it had this driver loses its VM and TPM.",
+        "server_life.py",
+        "    task_states.SHELVING_OFFLOADING: Operation.SHELVE,\n",
+        "",
+        (_LIFE + "test_offload_of_what_was_shelved_before",)),
+    Mutation(
+        "life: shelve's image left",
+        "Each refused shelve leaves an image without data in the user's list.",
+        "server_life.py",
+        "                    undo.callback(shelve_image.delete_queued, instance)\n",
+        "                    pass\n",
+        (_LIFE + "test_a_shelve_that_is_refused_deletes_its_image_only",)),
+    Mutation(
+        "life: an image with data deleted",
+        "The refusal of a shelve takes the image of an earlier one, and the disk in it.",
+        "shelve_image.py",
+        'image["status"] == "queued" and ',
+        "",
+        (_LIFE + "test_a_shelve_that_is_refused_deletes_its_image_only",)),
+    Mutation(
+        "life: unshelve not refused",
+        "The server starts with a new and empty TPM, and asks for BitLocker's recovery key.",
+        "vtpm_driver.py",
+        "                    self._refuse_existing(instance)\n",
+        "",
+        (_LIFE + "test_unshelve_of_what_another_driver_offloaded",)),
+    Mutation(
+        "life: resize to another cell not refused",
+        "The server is made anew there, with an empty TPM.",
+        "server_life.py",
+        "    task_states.RESIZE_MIGRATING: Operation.CROSS_CELL,\n",
+        "",
+        (_CELLS + "test_resize_to_another_cell",)),
+    Mutation(
+        "life: resize loses the state file",
+        "The TPM's contents lie where they are not copied from: the VM arrives without them.",
+        "server_life.py",
+        "lambda: self._misplaced(instance),",
+        "lambda: None,",
+        (_LIFE + "test_a_guest_state_file_that_is_not_copied",)),
+    Mutation(
+        "life: resize to a flavor that forbids the vTPM",
+        "The server keeps a TPM that its flavor forbids, or is not shielded as it says.",
+        "server_life.py",
+        "Condition.SAME_REQUEST: lambda: _other_request(",
+        "Condition.SAME_REQUEST: lambda: None and _other_request(",
+        (_LIFE + "test_flavors_that_change_the_vtpm",)),
+    Mutation(
+        "life: resize to a flavor that wants a vTPM",
+        "The user believes that the server has a TPM from now on: it has none.",
+        "server_life.py",
+        """\
+                if refusal is not None:
+                    raise errors.OperationRefusedError(refusal)
+""",
+        "",
+        (_LIFE + "test_a_resize_adds_no_vtpm",)),
+    Mutation(
+        "life: resize of what no host can start",
+        "The server is stopped and moved, and starts nowhere.",
+        "server_life.py",
+        """\
+                    Condition.CAN_UNWRAP: lambda: self._cannot_unwrap(instance)})
+            else:
+""",
+        """\
+                    Condition.CAN_UNWRAP: lambda: None})
+            else:
+""",
+        (_LIFE + "test_a_resize_of_what_the_fabric_cannot_unwrap_any_more",)),
+    Mutation(
+        "life: live migration to a host that is not guarded",
+        "It fails in its middle, without a reason.",
+        "server_life.py",
+        """\
+                    Condition.GUARDED: self._unguarded,
+                    Condition.SAME_FABRIC: lambda: self._other_fabric(instance),
+""",
+        """\
+                    Condition.GUARDED: lambda: None,
+                    Condition.SAME_FABRIC: lambda: None,
+""",
+        (_LIFE + "test_live_migration_to_a_host_that_is_not_guarded_any_more",)),
+    Mutation(
+        "life: live migration of what no host can start",
+        "It fails in its middle, without a reason.",
+        "server_life.py",
+        """\
+                    Condition.CAN_UNWRAP: lambda: self._cannot_unwrap(instance)})
+        return super().check_can_live_migrate_source""",
+        """\
+                    Condition.CAN_UNWRAP: lambda: None})
+        return super().check_can_live_migrate_source""",
+        (_LIFE + "test_live_migration_of_what_its_own_host_cannot_unwrap",)),
+    # Starts.
+    Mutation(
+        "life: start with a missing guardian",
+        "It is tried five times, and the user reads Windows' words, not who could unwrap it.",
+        "vtpm_vmops.py",
+        "        if doubt is None:\n            super()",
+        "        if True:\n            super()",
+        (_LIFE + "test_a_start_of_what_the_fabric_cannot_unwrap_any_more",)),
+    Mutation(
+        "life: no reason after the host's boot",
+        "The server is in error, and nothing says why.",
+        "server_life.py",
+        "            compute_utils.add_instance_fault_from_exc(context, instance, exc)\n",
+        "",
+        (_LIFE + "test_the_host_boots_and_cannot_unwrap",)),
+    # Evacuations.
+    Mutation(
+        "life: evacuation of what another host runs",
+        "Two hosts run one VM on the same disks: both are destroyed.",
+        "server_life.py",
+        "lambda: self._definition_away(instance),",
+        "lambda: None,",
+        (_EVACUATION + "test_files_that_are_in_use",)),
+    Mutation(
+        "life: evacuation to a host that is not guarded",
+        "The server is moved, and does not start.",
+        "server_life.py",
+        """\
+            Condition.GUARDED: self._unguarded,
+            Condition.SAME_FABRIC: lambda: self._other_fabric(instance)}
+""",
+        """\
+            Condition.GUARDED: lambda: None,
+            Condition.SAME_FABRIC: lambda: None}
+""",
+        (_EVACUATION + "test_a_host_that_is_not_guarded",)),
+    Mutation(
+        "life: evacuation that fails deletes the definition",
+        "The VM's definition and its TPM go with the planned VM: nothing is left to evacuate.",
+        "compute_hyperv_driver.py",
+        "        with self._definition_files(instance).kept_on_failure(), contextlib",
+        "        with contextlib",
+        (_EVACUATION + "test_each_step_fails_once",)),
+    Mutation(
+        "life: evacuation that fails deletes the disks",
+        "The server's disks go, of which there is no other copy.",
+        "compute_hyperv_driver.py",
+        "                          destroy_disks=False)\n",
+        "                          destroy_disks=True)\n",
+        (_EVACUATION + "test_volumes",)),
+    Mutation(
+        "life: evacuation without volumes",
+        "The VM has the disk numbers of the host that failed: another volume, or none.",
+        "compute_hyperv_driver.py",
+        "folder, image_meta, block_device_info)",
+        "folder, image_meta,\n"
+        "                                      {**block_device_info, 'block_device_mapping': []})",
+        (_EVACUATION + "test_volumes",)),
+    Mutation(
+        "life: evacuation without network interfaces",
+        "With ports that Nova itself plugs the server has no network.",
+        "compute_hyperv_driver.py",
+        "self._vmops.power_on(instance, network_info=network_info)",
+        "self._vmops.power_on(instance)",
+        (_EVACUATION + "test_network_interfaces",)),
+    Mutation(
+        "life: the host that returns deletes the definition",
+        "The other host runs the VM: its definition and TPM are deleted under it.",
+        "server_life.py",
+        "            with self._definition_files(instance).kept():\n",
+        "            with contextlib.nullcontext():\n",
+        (_EVACUATION + "test_it_is_stopped_when_the_host_returns",)),
+    Mutation(
+        "life: the host returns before the evacuation",
+        "Its VM is destroyed, and the evacuation finds nothing.",
+        "server_life.py",
+        "        elif instance.task_state in _EVACUATING and not",
+        "        elif False and not",
+        (_EVACUATION + "test_the_host_returns_before_it_is_evacuated",)),
+    # A nova-compute that is killed, and files.
+    Mutation(
+        "life: killed in a resize",
+        "nova-compute imports the VM once more, from files that are not there: it is in error.",
+        "server_life.py",
+        "            if interrupted and marks.is_marked(instance) and self._has_vm(instance):\n",
+        "            if False:\n",
+        (_LIFE + "test_dies_after_it_stopped_the_server",)),
+    Mutation(
+        "life: moved disks not put back",
+        "Killed in a resize: the VM's disks are deleted with the folder they were moved to.",
+        "definition_files.py",
+        "            os.rename(source, target)\n",
+        "            pass\n",
+        (_FILES + "test_moved_files_come_back",)),
+    Mutation(
+        "life: older state put over newer",
+        "The TPM goes back to what it was before: BitLocker asks for its recovery key.",
+        "definition_files.py",
+        "                if not os.path.exists(os.path.join(target, name)):\n",
+        "                if True:\n",
+        (_FILES + "test_what_was_written_meanwhile_stays",)),
+    Mutation(
+        "life: definition without its state",
+        "A VM is imported whose TPM's contents are missing: it starts with an empty one.",
+        "definition_files.py",
+        """\
+            # Windows refuses it while a host runs the VM.
+            with open(guest_state, "r+b"):
+                return None
+""",
+        """\
+            return None
+""",
+        (_FILES + "test_what_cannot_be_imported",)),
+    # The cluster.
+    Mutation(
+        "life: out of the cluster for good",
+        "After a live migration that failed no other node starts the server when its own fails.",
+        "compute_hyperv_cluster_driver.py",
+        """\
+        super().rollback_live_migration_at_source(context, instance, migrate_data)
+        self._clops.add_again(instance)
+""",
+        """\
+        super().rollback_live_migration_at_source(context, instance, migrate_data)
+""",
+        (_CLUSTER + "test_a_live_migration_out_of_the_cluster_that_fails",)),
+)
