@@ -8,16 +8,15 @@ from typing import Any, ClassVar
 from compute_hyperv.nova import driver as hyperv_driver
 from compute_hyperv.nova import migrationops as hyperv_migrationops
 from compute_hyperv.nova import vmops as hyperv_vmops
-from nova import exception as nova_exception
 from nova import objects
 from os_brick import exception as os_brick_exception
+from os_win import constants as os_win_const
 
 from vtpm_compute import errors, lifecycle, marks, vtpm_driver, vtpm_vmops, windows_errors
 
 _HARD = "HARD"
-# Of a migration that is reverted (Nova says "reverted" before its files are back), and of one whose
-# begin is undone.
-_COMING_BACK = ("reverting", "reverted", "migrating")
+# Nova says so of a move as soon as the VM is gone from the destination; of one whose end failed.
+_COMING_BACK = ("reverted", "error")
 
 
 class VMOps(vtpm_vmops.VtpmVMOps, hyperv_vmops.VMOps):
@@ -103,25 +102,32 @@ class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
 
     def reboot(self, context: Any, instance: Any, network_info: Any, reboot_type: str,
                block_device_info: Any = None, *args: Any, **kwargs: Any) -> None:
-        """Reboot the server; a hard reboot ends the revert in whose middle nova-compute died."""
-        if reboot_type == _HARD and self._is_half_reverted(context, instance):
+        """Reboot the server.
+
+        A hard reboot ends the revert of a move that was interrupted, and starts a VM that is off.
+        """
+        if reboot_type == _HARD and marks.is_marked(instance):
             with self._told(instance):
-                self._migrationops.finish_revert_migration(
-                    context, instance, network_info, block_device_info)
-            return
+                if not self._has_vm(instance):
+                    if self._is_coming_back(context, instance):
+                        self._migrationops.finish_revert_migration(
+                            context, instance, network_info, block_device_info)
+                        return
+                elif self._vmops._get_vm_state(instance.name) == os_win_const.HYPERV_VM_STATE_DISABLED:
+                    # compute-hyperv would ask for a reset, and take it that nothing was reset.
+                    self._vmops.power_on(instance, network_info=network_info)
+                    return
         super().reboot(
             context, instance, network_info, reboot_type, block_device_info, *args, **kwargs)
 
-    def _is_half_reverted(self, context: Any, instance: Any) -> bool:
-        """Whether it is to come back here, and its VM was not made of its files yet."""
-        if not marks.is_marked(instance) or self._has_vm(instance):
-            return False
-        for status in _COMING_BACK:
-            with contextlib.suppress(nova_exception.MigrationNotFoundByStatus):
-                # On the other host, which may have half of the files, a reboot must not do it.
-                return objects.Migration.get_by_instance_and_status(
-                    context.elevated(), instance.uuid, status).source_compute == self._host_name
-        return False
+    def _is_coming_back(self, context: Any, instance: Any) -> bool:
+        """Whether the server's last move began on this host, and is reverted."""
+        migrations = objects.MigrationList.get_by_filters(
+            context.elevated(), {"instance_uuid": instance.uuid})
+        last = max(migrations, key=lambda migration: migration.id, default=None)
+        # The other host may have half of the files: nothing is to be made of them.
+        return (last is not None and last.status in _COMING_BACK
+                and last.source_compute == self._host_name != last.dest_compute)
 
     def import_evacuated(self, context: Any, instance: Any, image_meta: Any, network_info: Any,
                          block_device_info: Any) -> None:
