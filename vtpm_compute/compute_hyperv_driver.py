@@ -113,7 +113,8 @@ class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
                         self._migrationops.finish_revert_migration(
                             context, instance, network_info, block_device_info)
                         return
-                elif self._vmops._get_vm_state(instance.name) == os_win_const.HYPERV_VM_STATE_DISABLED:
+                elif (self._vmops._get_vm_state(instance.name)
+                      == os_win_const.HYPERV_VM_STATE_DISABLED):
                     # compute-hyperv would ask for a reset, and take it that nothing was reset.
                     self._vmops.power_on(instance, network_info=network_info)
                     return
@@ -124,10 +125,9 @@ class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
         """Whether the server's last move began on this host, and is reverted."""
         migrations = objects.MigrationList.get_by_filters(
             context.elevated(), {"instance_uuid": instance.uuid})
-        last = max(migrations, key=lambda migration: migration.id, default=None)
         # The other host may have half of the files: nothing is to be made of them.
-        return (last is not None and last.status in _COMING_BACK
-                and last.source_compute == self._host_name != last.dest_compute)
+        return any(last.status in _COMING_BACK and last.source_compute == self._host_name
+                   for last in sorted(migrations, key=lambda migration: migration.id)[-1:])
 
     def import_evacuated(self, context: Any, instance: Any, image_meta: Any, network_info: Any,
                          block_device_info: Any) -> None:

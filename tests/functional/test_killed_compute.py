@@ -10,8 +10,6 @@ import os
 import shutil
 
 import pytest
-from nova import context as nova_context
-from nova import objects
 from nova.tests.functional.api import client as api_client
 
 from tests.functional import killed_compute
@@ -21,7 +19,6 @@ pytestmark = pytest.mark.os_win
 
 # At how many changes of an operation nova-compute is killed, at most; "0" is all.
 POINTS = int(os.environ.get("VTPM_KILLS", "3"))
-RESET = {"os-resetState": {"state": "active"}}
 
 
 class KilledComputeCase(server_life_base.ServerLifeCase):
@@ -147,7 +144,7 @@ class ComputeHyperVKilledTest(KilledComputeCase):
         """What an operator and a user do about a server that hangs or failed."""
         shown = self.api.get_server(server["id"])
         if shown["OS-EXT-STS:task_state"] or shown["status"] == "ERROR":
-            self.api.post_server_action(server["id"], RESET)
+            self.reset(server)
         if shown["status"] == "RESCUE":
             self.assertEqual("", self.act(server, unrescue=None).strip())
         elif shown["status"] == "VERIFY_RESIZE":
@@ -226,7 +223,7 @@ class ComputeHyperVKilledTest(KilledComputeCase):
     def test_confirm(self):
         def settle(server):
             # Nova goes on with a confirmation no more, nor lets it be reverted.
-            self.api.post_server_action(server["id"], RESET)
+            self.reset(server)
             self.assertEqual("", self.act(server, reboot={"type": "HARD"}).strip())
             self.assert_kept(server, "HV2")
             self._delete_server(server)
@@ -249,26 +246,13 @@ class ComputeHyperVKilledTest(KilledComputeCase):
             self.assertEqual("", self.act(server, revertResize=None).strip())
         return self.kept(server)
 
-    def let_it_be_resized(self, server):
-        admin = nova_context.get_admin_context()
-        mapping = objects.InstanceMapping.get_by_instance_uuid(admin, server["id"])
-        with nova_context.target_cell(admin, mapping.cell_mapping) as cell:
-            instance = objects.Instance.get_by_uuid(cell, server["id"])
-            instance.vm_state, instance.task_state = "resized", None
-            instance.save()
-            migrations = objects.MigrationList.get_by_filters(
-                cell, {"instance_uuid": server["id"]})
-            migration = max(migrations, key=lambda one: one.id)
-            migration.status = "finished"
-            migration.save()
-
     # Where the VM is made.
 
     def test_rebuild(self):
         def settle(server):
             shown = self.api.get_server(server["id"])
             if shown["status"] == "ERROR":
-                self.api.post_server_action(server["id"], RESET)
+                self.reset(server)
                 self.act(server, reboot={"type": "HARD"})
                 for one in self.machines("HV1"):
                     # Whatever became of it: no guest runs without a TPM.

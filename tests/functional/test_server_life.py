@@ -356,6 +356,35 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
         self.only_the_drivers_look()
         self.assert_refused(server, "is not in the server's key protector", migrate=None)
 
+    # Moves whose end fails.
+
+    def fail_import(self, host):
+        self.simulated.add_fault(host, "*.ImportSystemDefinition", times=1,
+                                 job_error=("The disk is full.", 32768))
+
+    def test_a_revert_that_fails(self):
+        server = self.boot_with_secret()
+        self._migrate_server(server)
+        self._wait_for_state_change(server, "VERIFY_RESIZE")
+        self.fail_import("HV1")
+        self.assertIn("The disk is full.", self.act(server, revertResize=None))
+        self.reset(server)
+        self.assertEqual("", self.act(server, reboot={"type": "HARD"}).strip())
+        self.assert_kept(server, "HV1")
+
+    def test_a_cold_migration_that_fails(self):
+        """Nothing is made on the other host of what was copied there."""
+        server = self.boot_with_secret()
+        self.fail_import("HV2")
+        self.assertIn("The disk is full.", self.act(server, migrate=None))
+        self.reset(server)
+        self.assertIn("not found", self.act(server, reboot={"type": "HARD"}))
+        self.assertEqual("HV2", self.host_of(self.api.get_server(server["id"])))
+        self.assertEqual([], self.machines("HV2"))
+        self.let_it_be_resized(server)
+        self.assertEqual("", self.act(server, revertResize=None).strip())
+        self.assert_kept(server, "HV1")
+
     # A nova-compute that dies in the middle of a move, and starts again.
 
     def die_in(self, method, after=False):
