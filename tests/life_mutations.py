@@ -182,8 +182,8 @@ MUTATIONS = (
         "life: evacuation without network interfaces",
         "With ports that Nova itself plugs the server has no network.",
         "compute_hyperv_driver.py",
-        "self._vmops.power_on(instance, network_info=network_info)",
-        "self._vmops.power_on(instance)",
+        "self._vmops.power_on(instance, network_info=network_info)\n\n        with",
+        "self._vmops.power_on(instance)\n\n        with",
         (_EVACUATION + "test_network_interfaces",)),
     Mutation(
         "life: the host that returns deletes the definition",

@@ -8,9 +8,15 @@ from typing import Any, ClassVar
 from compute_hyperv.nova import driver as hyperv_driver
 from compute_hyperv.nova import migrationops as hyperv_migrationops
 from compute_hyperv.nova import vmops as hyperv_vmops
+from nova import objects
 from os_brick import exception as os_brick_exception
+from os_win import constants as os_win_const
 
 from vtpm_compute import errors, lifecycle, marks, vtpm_driver, vtpm_vmops, windows_errors
+
+_HARD = "HARD"
+# Nova says so of a move as soon as the VM is gone from the destination; of one whose end failed.
+_COMING_BACK = ("reverted", "error")
 
 
 class VMOps(vtpm_vmops.VtpmVMOps, hyperv_vmops.VMOps):
@@ -31,7 +37,10 @@ class VMOps(vtpm_vmops.VtpmVMOps, hyperv_vmops.VMOps):
 
 
 class MigrationOps(hyperv_migrationops.MigrationOps):
-    """compute-hyperv's; imports a VM also in place, from where its files lie."""
+    """compute-hyperv's; imports a VM also in place, from where its files lie.
+
+    And goes on where a process was killed: what a VM is imported from stays until it is realized.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,20 +53,32 @@ class MigrationOps(hyperv_migrationops.MigrationOps):
         :param image_meta: compute-hyperv's, a dictionary.
         """
         folder = self._pathutils.get_instance_dir(instance.name, create_dir=False)
-        if self._migrationutils.planned_vm_exists(instance.name):
-            # Left by a process that died.
-            self._migrationutils.destroy_existing_planned_vm(instance.name)
         self._in_place.add(folder)
         try:
             self._import_and_setup_vm(context, instance, folder, image_meta, block_device_info)
         finally:
             self._in_place.remove(folder)
 
+    def _revert_migration_files(self, instance: Any) -> str:
+        moved_to = instance.system_metadata["backup_location"]
+        if self._pathutils.exists(moved_to):
+            return super()._revert_migration_files(instance)
+        # They are back already. compute-hyperv would remove them, and then miss what it moves.
+        return self._pathutils.get_instance_dir(instance.name, create_dir=False)
+
+    def _import_and_setup_vm(self, context: Any, instance: Any, instance_dir: str, *args: Any,
+                             **kwargs: Any) -> None:
+        if self._migrationutils.planned_vm_exists(instance.name):
+            # Left by a process that died.
+            self._migrationutils.destroy_existing_planned_vm(instance.name)
+        super()._import_and_setup_vm(context, instance, instance_dir, *args, **kwargs)
+        self._pathutils.get_export_dir(instance_dir=instance_dir, remove_dir=True)
+
     def _import_vm(self, instance_dir: str) -> None:
-        if instance_dir not in self._in_place:
-            super()._import_vm(instance_dir)
-            return
-        definitions = self._pathutils.get_instance_virtual_machines_dir(instance_dir=instance_dir)
+        definitions = (
+            self._pathutils.get_instance_virtual_machines_dir(instance_dir=instance_dir)
+            if instance_dir in self._in_place
+            else self._pathutils.get_export_dir(instance_dir=instance_dir))
         self._migrationutils.import_vm_definition(
             self._pathutils.get_vm_config_file(definitions),
             self._pathutils.get_instance_snapshot_dir(instance_dir=instance_dir))
@@ -79,9 +100,44 @@ class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
         self._migrationops = MigrationOps()
         self._migrationops._vmops = self._vmops
 
+    def reboot(self, context: Any, instance: Any, network_info: Any, reboot_type: str,
+               block_device_info: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Reboot the server.
+
+        A hard reboot ends the revert of a move that was interrupted, and starts a VM that is off.
+        """
+        if reboot_type == _HARD and marks.is_marked(instance):
+            with self._told(instance):
+                if not self._has_vm(instance):
+                    if self._is_coming_back(context, instance):
+                        self._migrationops.finish_revert_migration(
+                            context, instance, network_info, block_device_info)
+                        return
+                elif (self._vmops._get_vm_state(instance.name)
+                      == os_win_const.HYPERV_VM_STATE_DISABLED):
+                    # compute-hyperv would ask for a reset, and take it that nothing was reset.
+                    self._vmops.power_on(instance, network_info=network_info)
+                    return
+        super().reboot(
+            context, instance, network_info, reboot_type, block_device_info, *args, **kwargs)
+
+    def _is_coming_back(self, context: Any, instance: Any) -> bool:
+        """Whether the server's last move began on this host, and is reverted."""
+        migrations = objects.MigrationList.get_by_filters(
+            context.elevated(), {"instance_uuid": instance.uuid})
+        # The other host may have half of the files: nothing is to be made of them.
+        return any(last.status in _COMING_BACK and last.source_compute == self._host_name
+                   for last in sorted(migrations, key=lambda migration: migration.id)[-1:])
+
     def import_evacuated(self, context: Any, instance: Any, image_meta: Any, network_info: Any,
                          block_device_info: Any) -> None:
-        """Import the VM as compute-hyperv does it at the end of a resize, but in place."""
+        """Import the VM as compute-hyperv does it at the end of a resize, but in place.
+
+        Where an earlier try did and its process was killed then, that VM is started.
+        """
+        if self._has_vm(instance):
+            self._vmops.power_on(instance, network_info=network_info)
+            return
         properties = self._recreate_image_meta(context, instance, image_meta)
 
         def call() -> None:

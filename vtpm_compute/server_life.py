@@ -240,7 +240,7 @@ class ServerLife(nova_driver.ComputeDriver):
         elif instance.task_state in _EVACUATING and not self._is_rebuilt_here(instance):
             LOG.warning("The server is being evacuated: its VM stays on this host until that is "
                         "done and nova-compute starts again", instance=instance)
-        elif instance.host != self._host_name and instance.task_state != task_states.MIGRATING:
+        elif self._is_elsewhere(instance):
             LOG.info("The server was evacuated to %s, with its VM's files", instance.host,
                      instance=instance)
             with self._definition_files(instance).kept():
@@ -258,6 +258,21 @@ class ServerLife(nova_driver.ComputeDriver):
         self._host_name = host
         super().init_host(host)
 
+    def instance_exists(self, instance: Any) -> bool:
+        """Whether its VM is here; not for an evacuation, which goes on with the VM.
+
+        It is that of an evacuation to this host in whose middle nova-compute died.
+        """
+        if instance.task_state in _EVACUATING and marks.is_marked(instance) \
+                and self._is_elsewhere(instance):
+            return False
+        return super().instance_exists(instance)
+
+    def _is_elsewhere(self, instance: Any) -> bool:
+        """Whether Nova has it on another host, to which it was not migrated live just now."""
+        return (instance.host != self._host_name
+                and instance.task_state != task_states.MIGRATING)
+
     def _is_rebuilt_here(self, instance: Any) -> bool:
         """Whether it is a rebuild for which the VM is to be destroyed."""
         raise NotImplementedError
@@ -271,6 +286,9 @@ class ServerLife(nova_driver.ComputeDriver):
             self._host_name)
 
     def _definition_away(self, instance: Any) -> str | None:
+        if self._has_vm(instance):
+            # Of an earlier try, in whose middle nova-compute died.
+            return None
         problem = self._definition_files(instance).problem()
         if problem is None:
             return None

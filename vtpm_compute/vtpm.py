@@ -189,6 +189,18 @@ class Vtpm:
         if self._security.read_key_protector(vm_name) != prepared.protector:
             raise errors.AttachError("Hyper-V took the key protector, but reads back another one.")
 
+    def require_attached(self, vm_name: str) -> None:
+        """See that a virtual machine of a server with a vTPM has it.
+
+        :raises vtpm_compute.errors.StartError: when it has none: nova-compute was killed before
+            it attached it. The guest must not run without.
+        :raises vtpm_compute.errors.AttachError: when its settings cannot be read.
+        """
+        if not self._security.read(vm_name).tpm_enabled:
+            raise errors.StartError(
+                "The server's virtual machine has no TPM: it was not built to its end. Rebuild "
+                "the server.")
+
     def misfit(self, fabric_thumbprint: str | None = None) -> policy.Misfit | None:
         """Why this host, which runs Hyper-V 10.0 or later, cannot run a vTPM now; None: it can.
 

@@ -95,12 +95,14 @@ class VtpmVMOps(_StockVMOps):
 
         os-win tries each five times, a second apart.
 
-        :raises vtpm_compute.errors.StartError: when it did not start, and there was a doubt.
+        :raises vtpm_compute.errors.StartError: when it did not start, and there was a doubt; or
+            when its vTPM was never attached.
         """
         starts = req_state in _STARTS and marks.is_marked(instance)
         if not starts or self.prepared_for(instance) is not None:
             super()._set_vm_state(instance, req_state)
             return
+        self.vtpm.require_attached(instance.name)
         doubt = self.vtpm.doubt_of_start(instance.name)
         if doubt is None:
             super()._set_vm_state(instance, req_state)

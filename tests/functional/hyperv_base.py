@@ -106,9 +106,10 @@ class HyperVTestCase(nova_base.NovaTestCase):
         self.useFixture(fixtures.MonkeyPatch(
             "oslo_config.cfg.ConfigOpts.__getattr__", read_on_this_host))
         # The file compute_id; Nova remembers it for the process.
+        identifiers = {}
         self.useFixture(fixtures.MonkeyPatch(
             "nova.virt.node.get_local_node_uuid",
-            lambda: current_host.computer().memory.setdefault("compute_id", str(uuid.uuid4()))))
+            lambda: identifiers.setdefault(current_host.computer().name, str(uuid.uuid4()))))
 
     def _give_tokens(self):
         # Nova's fixture for authentication gives none, and compute-hyperv asks Glance with one.

@@ -11,6 +11,8 @@ import os
 import time
 
 import fixtures
+from nova import context as nova_context
+from nova import objects
 
 from tests import stub_key_manager
 from tests.hyperv import key_protector, windows
@@ -115,6 +117,25 @@ class ServerLifeCase(hyperv_base.HyperVTestCase):
                     return " ".join(event.get("details") or "" for event in events)
             self.assertLess(time.monotonic(), deadline, (actions[0], shown))
             time.sleep(0.2)
+
+    # What an operator does.
+
+    def reset(self, server):
+        self.api.post_server_action(server["id"], {"os-resetState": {"state": "active"}})
+
+    def let_it_be_resized(self, server):
+        """An edit of the database, so that the move can be reverted."""
+        admin = nova_context.get_admin_context()
+        mapping = objects.InstanceMapping.get_by_instance_uuid(admin, server["id"])
+        with nova_context.target_cell(admin, mapping.cell_mapping) as cell:
+            instance = objects.Instance.get_by_uuid(cell, server["id"])
+            instance.vm_state, instance.task_state = "resized", None
+            instance.save()
+            migrations = objects.MigrationList.get_by_filters(
+                cell, {"instance_uuid": server["id"]})
+            migration = max(migrations, key=lambda one: one.id)
+            migration.status = "finished"
+            migration.save()
 
     def assert_refused(self, server, words, status="ACTIVE", **action):
         """An action is refused with a reason that the user reads, and changed nothing."""

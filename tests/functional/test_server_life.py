@@ -299,8 +299,14 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
         server = self.boot_with_secret()
         self._resize_server(server, self.LARGER_FLAVOR)
         self.assert_kept(server, "HV2")
+        self.assert_no_copy(server)
         self._revert_resize(server)
         self.assert_kept(server, "HV1")
+        self.assert_no_copy(server)
+
+    def assert_no_copy(self, server):
+        """Of the TPM, as it was when the VM was moved."""
+        self.assertNotIn("export", os.listdir(self.folder_of(self.api.get_server(server["id"]))))
 
     def test_resize_and_confirm(self):
         server = self.boot_with_secret()
@@ -355,6 +361,49 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
         self.change_guardian()
         self.only_the_drivers_look()
         self.assert_refused(server, "is not in the server's key protector", migrate=None)
+
+    # Moves whose end fails.
+
+    def fail_import(self, host):
+        self.simulated.add_fault(host, "*.ImportSystemDefinition", times=1,
+                                 job_error=("The disk is full.", 32768))
+
+    def test_a_revert_that_fails(self):
+        server = self.boot_with_secret()
+        self._migrate_server(server)
+        self._wait_for_state_change(server, "VERIFY_RESIZE")
+        self.fail_import("HV1")
+        self.assertIn("The disk is full.", self.act(server, revertResize=None))
+        self.reset(server)
+        self.assertEqual("", self.act(server, reboot={"type": "HARD"}).strip())
+        self.assert_kept(server, "HV1")
+
+    def test_a_cold_migration_that_fails(self):
+        """Nothing is made on the other host of what was copied there."""
+        server = self.boot_with_secret()
+        self.fail_import("HV2")
+        self.assertIn("The disk is full.", self.act(server, migrate=None))
+        self.reset(server)
+        self.assertIn("not found", self.act(server, reboot={"type": "HARD"}))
+        self.assertEqual("HV2", self.host_of(self.api.get_server(server["id"])))
+        self.assertEqual([], self.machines("HV2"))
+        self.let_it_be_resized(server)
+        self.assertEqual("", self.act(server, revertResize=None).strip())
+        self.assert_kept(server, "HV1")
+
+    def test_a_hard_reboot_reverts_no_resize_that_is_done(self):
+        """On the same host, where the VM is not seen."""
+        self.flags(allow_resize_to_same_host=True)
+        (service,) = self.api.get_services(host="HV2", binary="nova-compute")
+        self.api.put_service(service["id"], {"status": "disabled"})
+        server = self.boot_with_secret()
+        self._resize_server(server, self.LARGER_FLAVOR)
+        self.assert_kept(server, "HV1")
+        self.useFixture(fixtures.MonkeyPatch(
+            "vtpm_compute.server_life.ServerLife._has_vm", lambda *_: False))
+        self.reset(server)
+        self.act(server, reboot={"type": "HARD"})
+        self.assertTrue(os.path.isdir(self.folder_of(server) + "_revert"))
 
     # A nova-compute that dies in the middle of a move, and starts again.
 

@@ -4,7 +4,7 @@ import fnmatch
 from tests.hyperv import cim, jobs
 
 # Methods that change nothing work while a job of the VM runs.
-_READING = ("Get", "Check", "Validate", "Format", "Test", "Diagnose")
+READING = ("Get", "Check", "Validate", "Format", "Test", "Diagnose")
 # These have return values of their own; 5 is their invalid state.
 _REFUSALS = {"RequestStateChange": jobs.INVALID_STATE, "ModifySecuritySettings": 5,
              "CreateSnapshot": 5, "DestroySnapshot": 5, "ApplySnapshot": 5}
@@ -109,7 +109,7 @@ class Faults:
 
     def _is_refused(self, target, method, values):
         """Whether a running job of the VM forbids the call [assumption one-job-a-machine]."""
-        if method.startswith(_READING) or not hasattr(target, "cls"):
+        if method.startswith(READING) or not hasattr(target, "cls"):
             return False
         if target.is_a("Msvm_ConcreteJob") or not self._jobs.are_running:
             return False

@@ -105,6 +105,15 @@ def bind(service, host_name):
     return current_host.bind_methods(service, _installed.computer(host_name))
 
 
+def forget(host_name):
+    """Let all that programs on this host remember go with them: they were killed.
+
+    What still acts on the host acts on the computer that they ran on; see
+    :func:`tests.hyperv.current_host.computer`.
+    """
+    _installed.forget(host_name)
+
+
 class _Installed:
     """The computers of the fabric on which this process runs.
 
@@ -123,6 +132,11 @@ class _Installed:
             found = self._computers.setdefault(found.name.lower(), found)
             self._computers[name.lower()] = found
         return self._computers[name.lower()]
+
+    def forget(self, name):
+        """Let another object stand for this computer from now on."""
+        old = self.computer(name)
+        self._computers = {key: one for key, one in self._computers.items() if one is not old}
 
     def named(self, name):
         """What PyMI's sessions ask for: ``.`` is where the caller runs."""

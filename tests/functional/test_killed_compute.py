@@ -1,0 +1,289 @@
+"""nova-compute is killed in the middle of each operation of a server's life, and started again.
+
+Its TPM's contents are there when a user or an operator has done what Nova documents.
+"""
+
+# Patches nova first.
+from tests.functional import server_life_base  # isort: skip
+
+import os
+import shutil
+
+import pytest
+from nova.tests.functional.api import client as api_client
+
+from tests.functional import killed_compute
+from tests.functional.server_life_base import EAST, OFF
+
+pytestmark = pytest.mark.os_win
+
+# At how many changes of an operation nova-compute is killed, at most; "0" is all.
+POINTS = int(os.environ.get("VTPM_KILLS", "3"))
+
+
+class KilledComputeCase(server_life_base.ServerLifeCase):
+
+    def setUp(self):
+        super().setUp()
+        self.kills = self.useFixture(killed_compute.KilledComputes(self.disks))
+        # Nobody needs to wait for a guest that shuts itself down.
+        self.flags(shutdown_timeout=1)
+        self._images = {}
+
+    def create_image(self, number=1, **properties):
+        if number not in self._images:
+            self._images[number] = super().create_image(number, **properties)
+        return self._images[number]
+
+    def restart(self, host):
+        super().restart(host)
+        # Before the new services stop: they would wait for what is halted.
+        self.addCleanup(self.kills.end)
+
+    # Killing.
+
+    def walk(self, operate, settle, host="HV1", prepare=None, points=POINTS, reads=False):
+        """Kill a host's nova-compute at changes that it makes in an operation, and start it again.
+
+        :param operate: the action, as the API takes it; or a function that asks for it
+        :param settle: called with the server when nova-compute runs again
+        :param prepare: called with the new server, before the operation
+        :param points: how many of the changes, at most
+        """
+        if not callable(operate):
+            action = operate
+
+            def operate(server):
+                self.api.post_server_action(server["id"], action)
+
+        self.server = None
+        self.simulated_calls_anew()
+        with self.kills.recorded(host, reads) as changes:
+            server = self.prepared(prepare)
+            changes.clear()
+            operate(server)
+            self.wait_for_end(server)
+        self.assertNotEqual([], changes)
+        self.settle(settle, server)
+        for number, after in positions(len(changes), points):
+            try:
+                server = self.prepared(prepare)
+                with self.kills.armed(host, number, after, reads):
+                    operate(server)
+                self.kills.bury(self.computes[host])
+                self.restart(host)
+                self.settle(settle, server)
+            except Exception as exc:
+                raise AssertionError("killed %s change %d, %s, of %s: %s" % (
+                    "after" if after else "before", number, changes[number], changes, exc)) from exc
+        self.end(server)
+
+    def settle(self, settle, server):
+        """:param settle: its result is whether the server can live on"""
+        if settle(server):
+            self.server = server
+        else:
+            self.end(server)
+            self.server = None
+
+    def simulated_calls_anew(self):
+        for host in self.HOSTS:
+            self.simulated.clear_calls(host["name"])
+
+    def prepared(self, prepare):
+        """A server for the operation: that which lived on, or a new one."""
+        if self.server is None:
+            self.simulated_calls_anew()
+            self.server = self.boot_with_secret()
+        if prepare is not None:
+            prepare(self.server)
+        return self.server
+
+    def wait_for_end(self, server):
+        """Nova is done with what it was asked for last."""
+        def look():
+            action, *_ = self.api.get_instance_actions(server["id"])
+            events = self.api.api_get("/servers/%s/os-instance-actions/%s" % (
+                server["id"], action["request_id"])).body["instanceAction"]["events"]
+            self.assertTrue(events and all(event["finish_time"] for event in events))
+        try:
+            self._soon(look)
+            self._soon(lambda: self._server_with(server, {"OS-EXT-STS:task_state": None}))
+        except api_client.OpenStackApiNotFoundException:
+            pass  # it was deleted
+
+    def end(self, server):
+        try:
+            self._delete_server(server)
+        except api_client.OpenStackApiNotFoundException:
+            pass  # that was the operation
+        self.assert_nothing_left()
+
+    def assert_nothing_left(self):
+        super().assert_nothing_left()
+        for host in ("HV1", "HV2"):
+            self.assertEqual([EAST], [one["name"] for one in self.simulated.guardians(host)])
+            self.assertEqual([], self.simulated.certificates(host))
+            self.assertEqual([], self.simulated.private_keys(host))
+            scratch = os.path.join(self.disks, host, "scratch")
+            self.assertEqual([], os.listdir(scratch) if os.path.exists(scratch) else [])
+
+
+def positions(count, points):
+    """Where to kill, spread over so many changes: [(number of a change, after it)]."""
+    last = count  # after the last change
+    chosen = range(count + 1) if not points or points > count else sorted(
+        {round(last * number / (points - 1)) for number in range(points)})
+    return [(number, False) if number < count else (count - 1, True) for number in chosen]
+
+
+@pytest.mark.compute_hyperv
+class ComputeHyperVKilledTest(KilledComputeCase):
+
+    def recover(self, server):
+        """What an operator and a user do about a server that hangs or failed."""
+        shown = self.api.get_server(server["id"])
+        if shown["OS-EXT-STS:task_state"] or shown["status"] == "ERROR":
+            self.reset(server)
+        if shown["status"] == "RESCUE":
+            self.assertEqual("", self.act(server, unrescue=None).strip())
+        elif shown["status"] == "VERIFY_RESIZE":
+            self.act(server, revertResize=None)
+        else:
+            self.act(server, reboot={"type": "HARD"})
+
+    def kept(self, server, host="HV1"):
+        self.recover(server)
+        self._server_with(server, {"status": "ACTIVE"})
+        self.assert_kept(server, host)
+        return True
+
+    def acted(self, **action):
+        return lambda server: self.act(server, **action)
+
+    def test_soft_reboot(self):
+        self.walk({"reboot": {"type": "SOFT"}}, self.kept)
+
+    def test_hard_reboot(self):
+        self.walk({"reboot": {"type": "HARD"}}, self.kept)
+
+    def test_stop(self):
+        self.walk({"os-stop": None}, self.kept)
+
+    def test_start(self):
+        self.walk({"os-start": None}, self.kept, prepare=self._stop_server)
+
+    def test_pause(self):
+        self.walk({"pause": None}, self.kept)
+
+    def test_unpause(self):
+        self.walk({"unpause": None}, self.kept, prepare=self.acted(pause=None))
+
+    def test_suspend(self):
+        self.walk({"suspend": None}, self.kept)
+
+    def test_resume(self):
+        self.walk({"resume": None}, self.kept, prepare=self.acted(suspend=None))
+
+    def rescue_image(self):
+        return self.create_image(2, **server_life_base.hyperv_base.GENERATION_2)
+
+    def test_rescue(self):
+        self.walk({"rescue": {"rescue_image_ref": self.rescue_image()}}, self.kept)
+
+    def test_unrescue(self):
+        self.walk({"unrescue": None}, self.kept, prepare=lambda server: self.act(
+            server, rescue={"rescue_image_ref": self.rescue_image()}))
+
+    def test_snapshot(self):
+        self.walk({"createImage": {"name": "snapshot"}}, self.kept)
+
+    def test_delete(self):
+        self.walk(lambda server: self.api.delete_server(server["id"]), self.deleted)
+
+    def deleted(self, server):
+        self._wait_until_deleted(server)
+        return False
+
+    # Moves.
+
+    def test_resize_on_the_source(self):
+        self.walk({"migrate": None}, self.kept, points=POINTS and POINTS + 1)
+
+    def test_resize_on_the_destination(self):
+        self.walk({"migrate": None}, self.reverted, "HV2", points=POINTS and POINTS + 1)
+
+    def test_revert_on_the_destination(self):
+        self.walk({"revertResize": None}, self.reverted, "HV2", self.resized)
+
+    def test_revert_on_the_source(self):
+        self.walk({"revertResize": None}, self.kept, "HV1", self.resized,
+                  points=POINTS and POINTS + 2)
+
+    def test_confirm(self):
+        def settle(server):
+            # Nova goes on with a confirmation no more, nor lets it be reverted.
+            self.reset(server)
+            self.assertEqual("", self.act(server, reboot={"type": "HARD"}).strip())
+            self.assert_kept(server, "HV2")
+            self._delete_server(server)
+            # As Nova leaves it.
+            shutil.rmtree(os.path.join(self.simulated.storage.folder("HV1"), "Instances",
+                                       self.name_of(server) + "_revert"), ignore_errors=True)
+            return False
+        self.walk({"confirmResize": None}, settle, "HV1", self.resized)
+
+    def resized(self, server):
+        self._migrate_server(server)
+        self._wait_for_state_change(server, "VERIFY_RESIZE")
+
+    def reverted(self, server):
+        """What the documentation tells an administrator to do: in the database, and revert."""
+        shown = self.api.get_server(server["id"])
+        if self.host_of(shown) == "HV2":
+            if shown["status"] != "VERIFY_RESIZE" or shown["OS-EXT-STS:task_state"]:
+                self.let_it_be_resized(server)
+            self.assertEqual("", self.act(server, revertResize=None).strip())
+        return self.kept(server)
+
+    # Where the VM is made.
+
+    def test_rebuild(self):
+        def settle(server):
+            shown = self.api.get_server(server["id"])
+            if shown["status"] == "ERROR":
+                self.reset(server)
+                self.act(server, reboot={"type": "HARD"})
+                for one in self.machines("HV1"):
+                    # Whatever became of it: no guest runs without a TPM.
+                    self.assertIn((True, one["state"]), [
+                        (one["security"]["TpmEnabled"], one["state"]), (True, OFF)])
+                self.act(server, rebuild={"imageRef": self.image()})
+            self._server_with(server, {"status": "ACTIVE"})
+            self.assertTrue(self.machine(server)["security"]["TpmEnabled"])
+            return False
+        self.walk({"rebuild": {"imageRef": self.image()}}, settle, points=POINTS and POINTS + 1)
+
+    def test_boot(self):
+        """With a key protector that is made on the host: most is to be cleaned up."""
+        image = self.create_image(3, **server_life_base.hyperv_base.GENERATION_2,
+                                  os_vtpm="required")
+        new = self._build_server(image_uuid=image, flavor_id=self.PLAIN_FLAVOR, networks="none",
+                                 host="HV1")
+
+        def boot():
+            return self.api.post_server({"server": new})
+        with self.kills.recorded("HV1") as changes:
+            server = self._wait_for_state_change(boot(), "ACTIVE")
+        self.end(server)
+        for number, after in positions(len(changes), POINTS and POINTS + 1):
+            with self.kills.armed("HV1", number, after):
+                server = boot()
+            self.kills.bury(self.computes["HV1"])
+            self.restart("HV1")
+            self._wait_for_state_change(server, "ERROR")
+            try:
+                self.end(server)
+            except Exception as exc:
+                raise AssertionError("killed %s change %d, %s, of %s: %s" % (
+                    "after" if after else "before", number, changes[number], changes, exc)) from exc
