@@ -391,20 +391,6 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
         self.assertEqual("", self.act(server, revertResize=None).strip())
         self.assert_kept(server, "HV1")
 
-    def test_a_hard_reboot_reverts_no_resize_that_is_done(self):
-        """On the same host, where the VM is not seen."""
-        self.flags(allow_resize_to_same_host=True)
-        (service,) = self.api.get_services(host="HV2", binary="nova-compute")
-        self.api.put_service(service["id"], {"status": "disabled"})
-        server = self.boot_with_secret()
-        self._resize_server(server, self.LARGER_FLAVOR)
-        self.assert_kept(server, "HV1")
-        self.useFixture(fixtures.MonkeyPatch(
-            "vtpm_compute.server_life.ServerLife._has_vm", lambda *_: False))
-        self.reset(server)
-        self.act(server, reboot={"type": "HARD"})
-        self.assertTrue(os.path.isdir(self.folder_of(server) + "_revert"))
-
     # A nova-compute that dies in the middle of a move, and starts again.
 
     def die_in(self, method, after=False):
