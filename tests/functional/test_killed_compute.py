@@ -12,6 +12,7 @@ import shutil
 import pytest
 from nova import context as nova_context
 from nova import objects
+from nova.compute import power_state
 from nova.tests.functional.api import client as api_client
 
 from tests.functional import killed_compute
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.os_win
 
 # At how many changes of an operation nova-compute is killed, at most; "0" is all.
 POINTS = int(os.environ.get("VTPM_KILLS", "3"))
+START_AGAIN = {"SHUTOFF": "os-start", "SUSPENDED": "resume"}
 RESET = {"os-resetState": {"state": "active"}}
 
 
@@ -148,12 +150,20 @@ class ComputeHyperVKilledTest(KilledComputeCase):
         shown = self.api.get_server(server["id"])
         if shown["OS-EXT-STS:task_state"] or shown["status"] == "ERROR":
             self.api.post_server_action(server["id"], RESET)
+            shown = self.api.get_server(server["id"])
         if shown["status"] == "RESCUE":
             self.assertEqual("", self.act(server, unrescue=None).strip())
         elif shown["status"] == "VERIFY_RESIZE":
             self.act(server, revertResize=None)
+        elif shown["status"] in START_AGAIN:
+            self.assertEqual(
+                "", self.act(server, **{START_AGAIN[shown["status"]]: None}).strip())
         else:
             self.act(server, reboot={"type": "HARD"})
+            if self.api.get_server(server["id"])["OS-EXT-STS:power_state"] != power_state.RUNNING:
+                # compute-hyperv's reboot starts no VM that is off or saved.
+                for action in ("os-stop", "os-start"):
+                    self.assertEqual("", self.act(server, **{action: None}).strip())
 
     def kept(self, server, host="HV1"):
         self.recover(server)
