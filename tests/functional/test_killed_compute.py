@@ -16,12 +16,13 @@ from nova.compute import power_state
 from nova.tests.functional.api import client as api_client
 
 from tests.functional import killed_compute
-from tests.functional.server_life_base import EAST, OFF
+from tests.functional.server_life_base import EAST, OFF, RUNNING
 
 pytestmark = pytest.mark.os_win
 
 # At how many changes of an operation nova-compute is killed, at most; "0" is all.
 POINTS = int(os.environ.get("VTPM_KILLS", "3"))
+DEFINE = "Msvm_VirtualSystemManagementService.DefineSystem"
 START_AGAIN = {"SHUTOFF": "os-start", "SUSPENDED": "resume"}
 RESET = {"os-resetState": {"state": "active"}}
 
@@ -272,21 +273,23 @@ class ComputeHyperVKilledTest(KilledComputeCase):
 
     # Where the VM is made.
 
-    def test_rebuild(self):
-        def settle(server):
-            shown = self.api.get_server(server["id"])
-            if shown["status"] == "ERROR":
-                self.api.post_server_action(server["id"], RESET)
-                self.act(server, reboot={"type": "HARD"})
-                for one in self.machines("HV1"):
-                    # Whatever became of it: no guest runs without a TPM.
-                    self.assertIn((True, one["state"]), [
-                        (one["security"]["TpmEnabled"], one["state"]), (True, OFF)])
-                self.act(server, rebuild={"imageRef": self.image()})
-            self._server_with(server, {"status": "ACTIVE"})
-            self.assertTrue(self.machine(server)["security"]["TpmEnabled"])
-            return False
-        self.walk({"rebuild": {"imageRef": self.image()}}, settle, points=POINTS and POINTS + 1)
+    def test_rebuild_before_the_vtpm_is_attached(self):
+        """The new VM is there, without a TPM: no guest runs in it."""
+        server = self.boot_with_secret()
+        with self.kills.armed("HV1", DEFINE, after=True):
+            self.api.post_server_action(server["id"], {"rebuild": {"imageRef": self.image()}})
+        self.kills.bury(self.computes["HV1"])
+        self.restart("HV1")
+        self._server_with(server, {"status": "ERROR"})
+        self.api.post_server_action(server["id"], RESET)
+        self.assertIn("no TPM", self.act(server, reboot={"type": "HARD"}))
+        machine = self.machine(server)
+        self.assertEqual((False, OFF), (machine["security"]["TpmEnabled"], machine["state"]))
+        self.act(server, rebuild={"imageRef": self.image()})
+        self._server_with(server, {"status": "ACTIVE"})
+        machine = self.machine(server)
+        self.assertEqual((True, RUNNING), (machine["security"]["TpmEnabled"], machine["state"]))
+        self.end(server)
 
     def test_boot(self):
         """With a key protector that is made on the host: most is to be cleaned up."""
