@@ -102,7 +102,9 @@ class VtpmVMOps(_StockVMOps):
         if not starts or self.prepared_for(instance) is not None:
             super()._set_vm_state(instance, req_state)
             return
-        self.vtpm.require_attached(instance.name)
+        if self._vmutils.vm_exists(instance.name):
+            # Else the stock driver says that it is missing.
+            self.vtpm.require_attached(instance.name)
         doubt = self.vtpm.doubt_of_start(instance.name)
         if doubt is None:
             super()._set_vm_state(instance, req_state)

@@ -88,7 +88,7 @@ class KilledComputes(fixtures.Fixture):
     def armed(self, host, number, after=False, reads=False):
         """The host's nova-compute is killed at a change, and has been when this ends.
 
-        :param number: of the change, counted from 0
+        :param number: of the change, counted from 0; or its name, for the first of that name
         :param after: whether the change is made
         :param reads: as with :meth:`recorded`
         """
@@ -98,7 +98,7 @@ class KilledComputes(fixtures.Fixture):
         try:
             yield
             with eventlet.timeout.Timeout(60, AssertionError(
-                    "%s is not killed at change %d; it made %s" % (host, number, self._changes))):
+                    "%s is not killed at change %s; it made %s" % (host, number, self._changes))):
                 self._death.wait()
         finally:
             self._host = None
@@ -180,10 +180,10 @@ class KilledComputes(fixtures.Fixture):
             return function()
         number = len(self._changes)
         self._changes.append(change)
-        if self._killed_at == (number, False):
+        if self._killed_at in ((number, False), (change, False)):
             self._kill(here)
         result = function()
-        if self._killed_at == (number, True):
+        if self._killed_at in ((number, True), (change, True)):
             self._kill(here)
         return result
 

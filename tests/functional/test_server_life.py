@@ -14,7 +14,7 @@ import pytest
 from nova import exception as nova_exception
 from os_brick import exception as os_brick_exception
 
-from tests.functional import attached_volumes
+from tests.functional import attached_volumes, killed_compute
 from tests.functional.attached_volumes import ISCSI, SMB
 from tests.functional.server_life_base import EAST, KEY, OFF, OTHER_KEY, RUNNING
 from tests.hyperv import current_host, key_protector
@@ -589,6 +589,21 @@ class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
                 "HV2", "*." + method, times=6, job_error=("It broke.", 32768), point=point)
             self.assert_not_evacuated(server, "It broke.")
             self.simulated.clear_faults("HV2")
+        self.assert_at(self.evacuate(server), "HV2")
+
+    def test_killed_in_the_middle(self):
+        """nova-compute dies with a planned VM, and then with the VM of which Nova knows nothing."""
+        kills = self.useFixture(killed_compute.KilledComputes(self.disks))
+        server = self.boot_with_secret()
+        self.fail("HV1")
+        for method in ("ImportSystemDefinition", "RealizePlannedSystem"):
+            with kills.armed("HV2", "Msvm_VirtualSystemManagementService." + method, after=True):
+                self.api.post_server_action(server["id"], {"evacuate": {}})
+            kills.bury(self.computes["HV2"])
+            self.restart("HV2")
+            self.addCleanup(kills.end)
+            self.assertEqual("HV1", self.host_of(self.api.get_server(server["id"])))
+            self.api.post_server_action(server["id"], {"os-resetState": {"state": "active"}})
         self.assert_at(self.evacuate(server), "HV2")
 
     def test_a_host_that_is_not_guarded(self):
