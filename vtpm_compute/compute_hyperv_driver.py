@@ -17,6 +17,8 @@ from vtpm_compute import errors, lifecycle, marks, vtpm_driver, vtpm_vmops, wind
 _HARD = "HARD"
 # Nova says so of a move as soon as the VM is gone from the destination; of one whose end failed.
 _COMING_BACK = ("reverted", "error")
+# Those that leave its files in a folder here, of the types of Nova's migrations.
+_MOVES = ("resize", "migration")
 
 
 class VMOps(vtpm_vmops.VtpmVMOps, hyperv_vmops.VMOps):
@@ -59,6 +61,12 @@ class MigrationOps(hyperv_migrationops.MigrationOps):
         finally:
             self._in_place.remove(folder)
 
+    def confirm_migration(self, context: Any, migration: Any, instance: Any,
+                          network_info: Any) -> None:
+        """Remove what a revert would need; Nova saves that the instance has none any more."""
+        super().confirm_migration(context, migration, instance, network_info)
+        instance.system_metadata.pop("backup_location")
+
     def _revert_migration_files(self, instance: Any) -> str:
         moved_to = instance.system_metadata["backup_location"]
         if self._pathutils.exists(moved_to):
@@ -100,6 +108,23 @@ class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
         self._migrationops = MigrationOps()
         self._migrationops._vmops = self._vmops
 
+    def migrate_disk_and_power_off(self, context: Any, instance: Any, *args: Any,
+                                   **kwargs: Any) -> Any:
+        """Begin a resize or a cold migration; one that fails leaves the VM its disks.
+
+        compute-hyperv moves them to a folder that it empties when it begins the next one.
+        """
+        with contextlib.ExitStack() as undo:
+            if marks.is_marked(instance):
+                undo.callback(self._put_back_if_not_destroyed, instance)
+            result = super().migrate_disk_and_power_off(context, instance, *args, **kwargs)
+            undo.pop_all()
+        return result
+
+    def _put_back_if_not_destroyed(self, instance: Any) -> None:
+        if self._has_vm(instance):
+            self._put_back_moved_files(instance)
+
     def reboot(self, context: Any, instance: Any, network_info: Any, reboot_type: str,
                block_device_info: Any = None, *args: Any, **kwargs: Any) -> None:
         """Reboot the server.
@@ -123,10 +148,14 @@ class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
 
     def _is_coming_back(self, context: Any, instance: Any) -> bool:
         """Whether the server's last move began on this host, and is reverted."""
+        if "backup_location" not in instance.system_metadata:
+            # Nothing was moved, or the move is confirmed.
+            return False
         migrations = objects.MigrationList.get_by_filters(
             context.elevated(), {"instance_uuid": instance.uuid})
         # The other host may have half of the files: nothing is to be made of them.
         return any(last.status in _COMING_BACK and last.source_compute == self._host_name
+                   and last.migration_type in _MOVES
                    for last in sorted(migrations, key=lambda migration: migration.id)[-1:])
 
     def import_evacuated(self, context: Any, instance: Any, image_meta: Any, network_info: Any,

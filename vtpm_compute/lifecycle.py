@@ -54,6 +54,7 @@ class Operation(enum.Enum):
     LIVE_MIGRATION_ABORT = "abort a live migration"
     EVACUATION = "evacuate"
     REBUILD = "rebuild"
+    REBUILD_ON_VOLUME = "rebuild that keeps the boot volume (before microversion 2.93)"
     SHELVE = "shelve, with or without offload"
     UNSHELVE = "unshelve"
     CROSS_CELL = "resize to another cell"
@@ -139,6 +140,11 @@ _NO_EVACUATION = Rule(
     Verdict.REFUSED, "Nova's own driver evacuates no server.",
     sentence="Nova's own Hyper-V driver does not evacuate servers.")
 _REBUILD = Rule(Verdict.NEW_TPM, "The new image has a new TPM, with the new image's keys.")
+_REBUILD_ON_VOLUME = Rule(
+    Verdict.REFUSED, "The new VM, with a new and empty TPM, would start from the old volume.",
+    sentence="The rebuild would keep the server's boot volume and give it a new and empty TPM. Let "
+             "it write the image to the volume: openstack server rebuild --reimage-boot-volume, "
+             "from microversion 2.93.")
 _SHELVE = Rule(
     Verdict.REFUSED, "Offloading destroys the VM and its TPM, also later: a shelved server is "
     "offloaded after ``shelved_offload_time``. Refused before the server is stopped; the image "
@@ -186,6 +192,7 @@ RULES: dict[Operation, dict[Driver, Rule]] = {
         Driver.COMPUTE_HYPERV: _EVACUATION, Driver.CLUSTER: _EVACUATION_TO_CLUSTER,
         Driver.NOVA: _NO_EVACUATION},
     Operation.REBUILD: dict.fromkeys(Driver, _REBUILD),
+    Operation.REBUILD_ON_VOLUME: dict.fromkeys(Driver, _REBUILD_ON_VOLUME),
     Operation.SHELVE: dict.fromkeys(Driver, _SHELVE),
     Operation.UNSHELVE: dict.fromkeys(Driver, _UNSHELVE),
     Operation.CROSS_CELL: dict.fromkeys(Driver, _CROSS_CELL),

@@ -177,15 +177,32 @@ class ServerLife(nova_driver.ComputeDriver):
 
         The stock driver would import the VM once more, from where an earlier move left its files.
         """
+        self._put_back_moved_files(instance)
+        if power_on:
+            self._vmops.power_on(instance, network_info=network_info)
+
+    def _put_back_moved_files(self, instance: Any) -> None:
+        """Undo the beginning of a move that did not destroy the VM; nothing, if there was none."""
         paths = self._vmops._pathutils
         folder = paths.get_instance_dir(instance.name, create_dir=False)
         definition_files.put_back_moved_files(
             paths.get_instance_migr_revert_dir(folder), folder)
         # Of the move, or of an earlier one.
-        instance.system_metadata.pop("backup_location", None)
-        instance.save()
-        if power_on:
-            self._vmops.power_on(instance, network_info=network_info)
+        if instance.system_metadata.pop("backup_location", None) is not None:
+            instance.save()
+
+    def rollback_live_migration_at_destination(self, context: Any, instance: Any, *args: Any,
+                                               **kwargs: Any) -> None:
+        """Clean up after a live migration that failed; not the VM, where it did arrive.
+
+        Windows may have moved it when nova-compute no longer heard of it: then it is whole here,
+        and nowhere else.
+        """
+        if marks.is_marked(instance) and self._has_vm(instance):
+            LOG.error("The live migration failed, but the server's VM is on this host: it is left "
+                      "alone. Move it back to %s (Move-VM)", instance.host, instance=instance)
+            return
+        super().rollback_live_migration_at_destination(context, instance, *args, **kwargs)
 
     def resume_state_on_host_boot(self, context: Any, instance: Any, *args: Any,
                                   **kwargs: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from nova import exception as nova_exception
 from nova.compute import task_states, vm_states
+from nova.compute import utils as compute_utils
 from oslo_log import log as logging
 
 from vtpm_compute import errors, host_report, lifecycle, marks, server_life, vtpm, vtpm_vmops
@@ -109,6 +110,10 @@ class VtpmDriver(server_life.ServerLife):
                     self.require_evacuation(instance)
                     self._evacuations.add(instance.uuid)
             else:
+                if (marks.is_marked(instance) and not kwargs.get("reimage_boot_volume")
+                        and compute_utils.is_volume_backed_instance(
+                            context, instance, kwargs.get("bdms"))):
+                    self._require(Operation.REBUILD_ON_VOLUME)
                 self._rebuilds[instance.uuid] = self._prepare(context, instance)
         except errors.VtpmError as exc:
             LOG.warning("The server is left as it is: %s", exc, instance=instance)

@@ -11,13 +11,15 @@ from unittest import mock
 import fixtures
 import greenlet
 import pytest
+from nova import context as nova_context
 from nova import exception as nova_exception
+from nova import objects
 from os_brick import exception as os_brick_exception
 
 from tests.functional import attached_volumes, killed_compute
 from tests.functional.attached_volumes import ISCSI, SMB
 from tests.functional.server_life_base import EAST, KEY, OFF, OTHER_KEY, RUNNING
-from tests.hyperv import current_host, key_protector
+from tests.hyperv import current_host, key_protector, windows
 from tests.hyperv.guardian import Guardian
 from tests.hyperv.resource_types import ETHERNET_PORT, PHYSICAL_DISK
 
@@ -390,6 +392,74 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
         self.let_it_be_resized(server)
         self.assertEqual("", self.act(server, revertResize=None).strip())
         self.assert_kept(server, "HV1")
+
+    def test_a_move_that_fails_before_the_vm_is_destroyed(self):
+        """Its disks are where the VM has them: the next move begins with an empty folder."""
+        server = self.boot_with_secret()
+        files = self.files_with_content("HV1")
+        self.simulated.add_fault(
+            "HV1", "*.DestroySystem", times=9, job_error=("It broke.", 32768))
+        self.assertIn("It broke.", self.act(server, migrate=None))
+        self.simulated.clear_faults("HV1")
+        self.assertEqual(files, self.files_with_content("HV1"))
+        self.reset(server)
+        self.assertEqual("", self.act(server, reboot={"type": "HARD"}).strip())
+        self.assert_kept(server, "HV1")
+        self._migrate_server(server)
+        self._wait_for_state_change(server, "VERIFY_RESIZE")
+        self.assert_kept(server, "HV2")
+        self._confirm_resize(server)
+        # A hard reboot would find its way back with it.
+        self.assertNotIn("backup_location", self.system_metadata(server))
+
+    def test_only_a_move_that_left_files_is_reverted_by_a_hard_reboot(self):
+        server = self.boot_with_secret()
+        admin = nova_context.get_admin_context()
+        instance = objects.Instance.get_by_uuid(admin, server["id"], ["system_metadata"])
+        migration = objects.Migration(
+            admin, instance_uuid=server["id"], source_compute="HV1", dest_compute="HV2",
+            status="error", migration_type="live-migration")
+        migration.create()
+
+        def is_coming_back():
+            return self.computes["HV1"].driver._is_coming_back(admin, instance)
+        instance.system_metadata["backup_location"] = self.folder_of(server) + "_revert"
+        self.assertFalse(is_coming_back())
+        migration.migration_type = "migration"
+        migration.save()
+        self.assertTrue(is_coming_back())
+        del instance.system_metadata["backup_location"]
+        self.assertFalse(is_coming_back())
+
+    def test_a_live_migration_that_arrives_and_fails(self):
+        """The VM is nowhere else: what is on the other host is not cleaned up."""
+        server = self.boot_with_secret()
+        self.simulated.add_fault(
+            "HV1", "*.MigrateVirtualSystemToHost", job_error=("The network was lost.", 32768),
+            point="after")
+        self.live_migrate(server, "HV2", "failed")
+        self.assertEqual([(self.identifier, RUNNING)], [
+            (one["id"], one["state"]) for one in self.machines("HV2")])
+        self.assertEqual(server_life_base.SECRET, self.simulated.read_tpm(
+            "HV2", self.name_of(server), "bitlocker"))
+
+    def test_a_rebuild_that_keeps_the_boot_volume(self):
+        server = self.boot_with_secret()
+        admin = nova_context.get_admin_context()
+        admin.auth_token = "token"
+        instance = objects.Instance.get_by_uuid(
+            admin, server["id"], expected_attrs=["system_metadata", "flavor"])
+        volumes = objects.BlockDeviceMappingList(objects=[objects.BlockDeviceMapping(
+            boot_index=0, source_type="volume", destination_type="volume")])
+
+        def rebuild(**how):
+            with windows.acting_as("HV1"):
+                self.computes["HV1"].driver.rebuild(admin, instance, bdms=volumes, **how)
+        error = self.assertRaises(
+            nova_exception.InstanceFaultRollback, rebuild, reimage_boot_volume=False)
+        self.assertIn("--reimage-boot-volume", str(error.inner_exception))
+        self.assert_kept(server, "HV1")
+        self.assertRaises(NotImplementedError, rebuild, reimage_boot_volume=True)
 
     # A nova-compute that dies in the middle of a move, and starts again.
 

@@ -33,7 +33,8 @@ def test_nova_does_not_cut_a_sentence():
 def test_what_is_refused_always():
     refused = {(operation, driver) for operation, driver, rule in _ALL
                if lifecycle.decide(operation, driver) is not None}
-    always = {Operation.SHELVE, Operation.UNSHELVE, Operation.CROSS_CELL}
+    always = {Operation.SHELVE, Operation.UNSHELVE, Operation.CROSS_CELL,
+              Operation.REBUILD_ON_VOLUME}
     assert refused == {(operation, driver) for operation in always for driver in Driver} | {
         (Operation.RESIZE, Driver.NOVA), (Operation.EVACUATION, Driver.NOVA)}
 
