@@ -97,19 +97,6 @@ REMEDIES = {
                     "After a new guardian: see the page on its rotation.",
 }
 
-# What is done about an attestation status. Microsoft's names are those of Get-HgsTrace and
-# Get-HgsClientConfiguration ("Troubleshooting guarded hosts", Microsoft Learn).
-ATTESTATION_REMEDIES = {
-    0: "``Set-HgsClientConfiguration`` with both URLs of the Host Guardian Service.",
-    1: "``Get-HgsClientConfiguration`` makes the host attest now.",
-    100: "Nothing.",
-    200: "Attest again: ``Get-HgsClientConfiguration``. Look at the host's clock.",
-    300: "Network or Host Guardian Service: ``Get-HgsTrace -RunDiagnostics -Detailed``.",
-    301: "Register the host (key, TPM, or group) with the Host Guardian Service.",
-    302: "Look at the host's TPM; register its identifier and baseline anew.",
-    303: "``AttestationSubstatus`` says what: a baseline, code integrity, or debug mode.",
-}
-
 
 def _host(**changes: object) -> policy.HostFacts:
     """A host that fits, but for the changes; ``report_…`` are of its report."""
@@ -246,10 +233,11 @@ def misfits() -> str:
 
 
 def attestations() -> str:
-    """What AttestationStatus means."""
+    """What AttestationStatus means, and what host check says to do."""
+    remedies = {int(status): remedy for status, (_, remedy) in host_findings.OF_STATUS.items()}
     return _table(["Status", "Meaning", "What to do"], "10 40 50", [
         ["%d" % status, _plain(policy.attestation_meaning(int(status)).rpartition(" (")[0]),
-         ATTESTATION_REMEDIES[int(status)]] for status in policy.Attestation])
+         _plain(remedies.get(int(status), "Nothing."))] for status in policy.Attestation])
 
 
 def report() -> str:

@@ -26,6 +26,14 @@ STATUSES = {0: FindingCode.NOT_CONFIGURED, 1: FindingCode.NOT_ATTEMPTED,
             999: FindingCode.UNKNOWN_STATUS}
 
 
+# What AttestationStatus means: Microsoft Learn, class MSFT_HgsClientConfiguration of the namespace
+# root\Microsoft\Windows\Hgs.
+MICROSOFTS_WORDS = {
+    0: ("no", "configured"), 1: ("not attempted",), 100: ("passed",),
+    200: ("passed", "certificate", "expired"), 300: ("error", "retried"),
+    301: ("host", "not authorised"), 302: ("tpm error",), 303: ("insecure", "configuration")}
+
+
 @dataclasses.dataclass(frozen=True)
 class Client:
     """What vtpm_compute.guardians reads; that needs Windows."""
@@ -107,14 +115,27 @@ def test_every_status_is_told_with_microsofts_meaning(status):
     (found,) = host_findings.find(
         dataclasses.replace(GOOD, client=Client(False, int(status))), 60, NOW)
     assert found.code is STATUSES[int(status)]
-    assert policy.attestation_meaning(status) in found.sentence[:1].lower() + found.sentence[1:] \
-        or policy.attestation_meaning(status) in found.sentence
+    assert "(%d)" % status in found.sentence
+    for word in MICROSOFTS_WORDS[int(status)]:
+        assert word in found.sentence.lower()
 
 
 def test_what_is_insecure():
     (found,) = host_findings.find(
         dataclasses.replace(GOOD, client=Client(False, 303, 1 | 4)), 60, NOW)
     assert "(Secure Boot is off, its code integrity policy is not trusted)" in found.sentence
+
+
+# AttestationSubstatus of the same class: 1 Secure Boot, 2 debug mode, 4 code integrity.
+@pytest.mark.parametrize("substatus, told", [
+    (1, "(Secure Boot is off)"), (2, "(it is being debugged)"),
+    (4, "(its code integrity policy is not trusted)"),
+    (8, "(AttestationSubstatus 8, of unknown meaning)"),
+    (1 | 16 | 32, "(Secure Boot is off, AttestationSubstatus 48, of unknown meaning)")])
+def test_each_substatus_is_told(substatus, told):
+    (found,) = host_findings.find(
+        dataclasses.replace(GOOD, client=Client(False, 303, substatus)), 60, NOW)
+    assert told in found.sentence
 
 
 def test_certificates():

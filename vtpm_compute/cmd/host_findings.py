@@ -175,7 +175,8 @@ OF_STATUS = {
         "Get-Tpm says how the host's TPM is; update its firmware, or clear and register it anew."),
     policy.Attestation.INSECURE_CONFIGURATION: (
         FindingCode.INSECURE_CONFIGURATION,
-        "Set right what the attestation policies ask for, and boot. " + DIAGNOSE),
+        "Set right what AttestationSubstatus and the attestation policies ask for (Secure Boot, "
+        "debug mode, code integrity), and boot. " + DIAGNOSE),
 }
 
 
@@ -227,7 +228,12 @@ def _of_attestation(state: HostState) -> Iterator[Finding]:
     known = {int(status): what for status, what in OF_STATUS.items()}.get(
         client.attestation_status)
     code, remedy = known or (FindingCode.UNKNOWN_STATUS, DIAGNOSE)
-    wrong = [text for bit, text in _SUBSTATUS.items() if client.attestation_substatus & bit]
+    substatus = client.attestation_substatus
+    wrong = [text for bit, text in _SUBSTATUS.items() if substatus & bit]
+    unknown = substatus & ~sum(_SUBSTATUS)
+    if unknown:
+        # Microsoft names no others: whoever asks them needs the number.
+        wrong.append("AttestationSubstatus %d, of unknown meaning" % unknown)
     yield _error(code, "The host is not guarded: %s%s." % (
         meaning, " (%s)" % ", ".join(wrong) if wrong else ""), remedy)
 
