@@ -138,6 +138,27 @@ def test_each_substatus_is_told(substatus, told):
     assert told in found.sentence
 
 
+NOT_VALID = "the value of option timeout in %(path)s is not valid"
+
+
+@pytest.mark.parametrize("kind, value, told", [
+    ("IntOpt", "hunter2", NOT_VALID), ("BoolOpt", "hunter2", NOT_VALID),
+    ("StrOpt", "$hunter2",
+     "a value refers to an option that there is not: write $$ for a plain $")])
+def test_a_bad_value_is_not_printed(tmp_path, kind, value, told):
+    from oslo_config import cfg
+    path = tmp_path / "nova.conf"
+    path.write_text("[vtpm_compute]\ntimeout = %s\n" % value)
+    config = cfg.ConfigOpts()
+    config.register_opt(getattr(cfg, kind)("timeout"), "vtpm_compute")
+    config(["--config-file", str(path)])
+    with pytest.raises((cfg.Error, ValueError)) as raised:
+        assert config.vtpm_compute.timeout
+    message = option_files.problem(raised.value)
+    assert "hunter2" not in message
+    assert message == "nova.conf cannot be used: " + told % {"path": path}
+
+
 def test_certificates():
     assert codes(with_certificate(end=NOW + 61 * DAY)) == []
     assert codes(with_certificate(end=NOW + 61 * DAY), 61) == [FindingCode.GUARDIAN_EXPIRES]
