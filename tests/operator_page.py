@@ -224,6 +224,10 @@ that it prints is secret.
      - on a Hyper-V host, with the Python of nova-compute, as an administrator
      - the extra ``compute``
 
+Install an extra from the project's wheel, on a controller with the pip of Nova's environment::
+
+    pip install "nova_hyperv_vtpm-0.1.0-py3-none-any.whl[operator]"
+
 ``--format json`` (``--json`` of ``upgrade check``, as ``nova-status`` has it) is for programs. The
 exit code is 0 where all is well, 1 where it is not, 2 where it cannot be told or the usage is
 wrong; that of ``upgrade check`` is the one of ``nova-status``: 0 success, 1 warning, 2 failure, 255

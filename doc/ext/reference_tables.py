@@ -6,8 +6,6 @@ alone: tests read the tables without it.
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 import inspect
 import itertools
 import json
@@ -15,13 +13,15 @@ import pathlib
 import re
 from collections.abc import Iterable, Sequence
 
-from vtpm_compute import errors
+import source_texts
+from source_texts import VALUE
+
+from vtpm_compute import errors, lifecycle
+from vtpm_compute.cmd import host_findings
 from vtpm_scheduling import policy
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
 METADEFS = REPOSITORY / "etc" / "metadefs"
-# What stands for a value that is not known before it happens.
-VALUE = "…"
 
 _GUARDED = policy.Attestation.PASSED
 _THUMBPRINT, _OTHER_THUMBPRINT = "0a1b" + "0" * 60, "9f8e" + "0" * 60
@@ -60,6 +60,20 @@ REFUSED_MOVES = {
                        {policy.FLAVOR_VTPM: "required"}),
 }
 
+# The errors below KeyProtectorError, whose clauses it tells.
+CAUSES = ("MalformedError", "_UnusableError", "WrongSignatureError", "PfxStructureError",
+          "UnusableCertificateError", "UnreadableCertificateError")
+# Errors whose messages another table has as well.
+ELSEWHERE = {
+    "RequestRefusedError": "those of `The request is refused`_",
+    "ExistingVtpmError": "those of `An operation is refused`_",
+    "OperationRefusedError": "those of `An operation is refused`_, and of a new flavor: "
+                             "`The request is refused`_",
+    "KeyProtectorError": "clauses: those of `What is wrong with a key's content`_",
+}
+# What host check says where it passes on what another part said.
+UNREADABLE = "the message of the error"
+
 # What an operator does about a host that does not fit.
 REMEDIES = {
     "other_hypervisor": "Nothing: the host is no Hyper-V host.",
@@ -81,19 +95,6 @@ REMEDIES = {
                     "its own fabric, or set the guardian right.",
     "other_fabric": "Nothing, where the fabric is really another: the server cannot start there. "
                     "After a new guardian: see the page on its rotation.",
-}
-
-# What is done about an attestation status. Microsoft's names are those of Get-HgsTrace and
-# Get-HgsClientConfiguration ("Troubleshooting guarded hosts", Microsoft Learn).
-ATTESTATION_REMEDIES = {
-    0: "``Set-HgsClientConfiguration`` with both URLs of the Host Guardian Service.",
-    1: "``Get-HgsClientConfiguration`` makes the host attest now.",
-    100: "Nothing.",
-    200: "Attest again: ``Get-HgsClientConfiguration``. Look at the host's clock.",
-    300: "Network or Host Guardian Service: ``Get-HgsTrace -RunDiagnostics -Detailed``.",
-    301: "Register the host (key, TPM, or group) with the Host Guardian Service.",
-    302: "Look at the host's TPM; register its identifier and baseline anew.",
-    303: "``AttestationSubstatus`` says what: a baseline, code integrity, or debug mode.",
 }
 
 
@@ -195,12 +196,27 @@ def refused(code: policy.RefusalCode) -> tuple[str, policy.VtpmRequest | policy.
             policy.decide(image, flavor))
 
 
+def sentences(kind: str) -> dict[str, list[str]]:
+    """By the name of a code, what the policy's source says of it.
+
+    :param kind: "Refusal" or "Misfit".
+    """
+    found: dict[str, list[str]] = {}
+    for call, _ in source_texts.calls("policy", kind):
+        found.setdefault(source_texts.name_of(call.args[0]), []).extend(
+            source_texts.texts("policy", call.args[1]))
+    return found
+
+
 def refusals() -> str:
     """Requests that no host could satisfy: an example of each, and what its user reads."""
     rows = []
     for code in policy.RefusalCode:
         asked, refusal = refused(code)
-        rows.append(["``%s``" % code.value, asked, _plain(refusal.sentence)])
+        others = [text for text in sentences("Refusal").get(code.name, ())
+                  if not source_texts.is_like(text, refusal.sentence)]
+        rows.append(["``%s``" % code.value, asked,
+                     "\n\n".join(map(_plain, [refusal.sentence, *others]))])
     return _table(["Code", "For example", "The user reads"], "18 36 46", rows)
 
 
@@ -217,10 +233,11 @@ def misfits() -> str:
 
 
 def attestations() -> str:
-    """What AttestationStatus means."""
+    """What AttestationStatus means, and what host check says to do."""
+    remedies = {int(status): remedy for status, (_, remedy) in host_findings.OF_STATUS.items()}
     return _table(["Status", "Meaning", "What to do"], "10 40 50", [
         ["%d" % status, _plain(policy.attestation_meaning(int(status)).rpartition(" (")[0]),
-         ATTESTATION_REMEDIES[int(status)]] for status in policy.Attestation])
+         _plain(remedies.get(int(status), "Nothing."))] for status in policy.Attestation])
 
 
 def report() -> str:
@@ -237,164 +254,104 @@ def report() -> str:
 
 def failures() -> str:
     """Errors of vtpm_compute and their messages, read off its source."""
-    found = messages()
+    return _errors(error_classes())
+
+
+def causes() -> str:
+    """What may be wrong with the content of a key: clauses in the messages of KeyProtectorError."""
+    return _errors(CAUSES)
+
+
+def _errors(names: Iterable[str]) -> str:
+    found = source_texts.messages()
     rows = []
-    for name, error in error_classes().items():
+    for name in names:
         said = [_plain(one) for one in found.get(name, ())]
-        when = " ".join(inspect.getdoc(error).split("\n\n")[0].split())
-        rows.append(["``%s``" % name, _plain(when),
-                     "\n".join("- " + one for one in said) or "\\-"])
+        if name in ELSEWHERE:
+            said.append(ELSEWHERE[name])
+        rows.append(["``%s``" % name, _plain(source_texts.docstring(name)), _list(said)])
     return _table(["Error", "When", "Messages"], "18 27 55", rows)
 
 
-def error_classes() -> dict[str, type]:
+def _list(said: Iterable[str]) -> str:
+    return "\n".join("- " + one for one in said) or "\\-"
+
+
+def error_classes() -> list[str]:
     """The errors of :mod:`vtpm_compute.errors` that have messages of their own."""
-    return {name: one for name, one in vars(errors).items()
+    return [name for name, one in vars(errors).items()
             if inspect.isclass(one) and issubclass(one, errors.VtpmError)
-            and one is not errors.VtpmError}
+            and one is not errors.VtpmError]
+
+
+def operations() -> str:
+    """Operations of a server's life that may be refused, and what their user reads."""
+    rows = []
+    for operation, rules in lifecycle.RULES.items():
+        for rule in dict.fromkeys(rules.values()):
+            said = [rule.sentence] if rule.sentence else [
+                condition.value[0] for condition in rule.conditions]
+            if said:
+                rows.append([operation.value, "\n\n".join(
+                    "``%s``" % driver.value for driver in rules if rules[driver] == rule),
+                    _list(map(_plain, said))])
+    return _table(["Operation", "With", "The user reads one of"], "20 30 50", rows)
+
+
+def findings() -> str:
+    """What ``host check`` finds, and what it says to do: of its source."""
+    said: dict[str, tuple[list[str], list[str]]] = {
+        code.name: ([], []) for code in host_findings.FindingCode}
+    for call, _ in source_texts.calls("host_findings", "_error", "_warning"):
+        code, sentence, remedy = call.args
+        # One call is for all statuses.
+        name = source_texts.name_of(code)
+        name = name if name in said else host_findings.FindingCode.UNKNOWN_STATUS.name
+        for cell, one in zip(said[name], (sentence, remedy)):
+            cell.extend(source_texts.texts("host_findings", one))
+    templates, remedies = said[host_findings.FindingCode.UNKNOWN_STATUS.name]
+    remedies[:] = [host_findings.DIAGNOSE]
+    for status, (found, remedy) in host_findings.OF_STATUS.items():
+        meaning = policy.attestation_meaning(int(status))
+        said[found.name][0].extend(one.replace(VALUE, meaning, 1) for one in templates)
+        said[found.name][1].append(remedy)
+    said[host_findings.FindingCode.STRANGE_OPTION.name][0][:] = source_texts.appended(
+        "option_files", "strange")
+    return _table(["Code", "What it says", "What it says to do"], "20 40 40", [
+        ["``%s``" % code.value, "\n\n".join(map(_plain, said[code.name][0])) or UNREADABLE,
+         "\n\n".join(dict.fromkeys(map(_plain, said[code.name][1])))]
+        for code in host_findings.FindingCode])
+
+
+def upgrades() -> str:
+    """What ``upgrade check`` says, of its source: what it runs on is on controllers only."""
+    said: dict[str, list[str]] = {}
+    for call, function in source_texts.calls("upgrade_checks", "Result", "append"):
+        if function.startswith("check_"):
+            said.setdefault(function, []).extend(
+                source_texts.texts("upgrade_checks", call.args[-1]))
+    said.setdefault("check_options", []).extend(source_texts.appended("option_files", "strange"))
+    return _table(["Check", "It says"], "25 75", [
+        [_plain(name.removeprefix("check_")), _list(map(_plain, said[name]))] for name in said])
+
+
+def inventory() -> str:
+    """The problems that ``inventory`` tells of servers."""
+    return "\n".join("* " + _plain(one) for one in source_texts.returned("inventory", "_problem"))
+
+
+def scheduler() -> str:
+    """What the scheduler says where it is no host's fault."""
+    said = [text for module in ("decision", "placement_filter")
+            for call, _ in source_texts.calls(module, "NoValidHost")
+            for keyword in call.keywords if keyword.arg == "reason"
+            for text in source_texts.texts(module, keyword.value)]
+    return "\n".join("* " + _plain(one) for one in sorted(set(said)))
 
 
 TABLES = {one.__name__: one for one in (
-    decision, properties, refusals, misfits, attestations, report, failures)}
-
-
-# --- messages in the source ---------------------------------------------------------------------
-
-# Exceptions of a module that become one of the package's errors, with what stands before them.
-_BECOME = {"_UnreadableError": ("KeyFetchError", "vTPM key … ")}
-_DEPTH = 6
-
-
-def messages() -> dict[str, list[str]]:
-    """By the name of an error, the messages that the package's source gives it.
-
-    Values that are only known when it happens are :data:`VALUE`.
-    """
-    folder = pathlib.Path(importlib.util.find_spec("vtpm_compute").origin).parent
-    found: dict[str, set[str]] = {}
-    for path in sorted(folder.rglob("*.py")):
-        source = _Source(ast.parse(path.read_text(encoding="utf-8")))
-        for error, message in source.messages():
-            found.setdefault(error, set()).add(message)
-    return {error: sorted(said) for error, said in found.items()}
-
-
-def _name_of(node: ast.expr) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
-
-
-def _with_values(text: str) -> str:
-    return re.sub(r"%0?\d*[sdrXx]", VALUE, text).replace("%%", "%")
-
-
-class _Source:
-    """One module, of which the texts of its errors are found."""
-
-    def __init__(self, tree: ast.Module) -> None:
-        self._tree = tree
-        self._values: dict[str, list[ast.expr]] = {}
-        self._functions: dict[str, ast.FunctionDef] = {}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Assign):
-                for target in node.targets:
-                    if isinstance(target, ast.Name):
-                        self._values.setdefault(target.id, []).append(node.value)
-            elif isinstance(node, ast.FunctionDef):
-                self._functions[node.name] = node
-
-    def messages(self) -> Iterable[tuple[str, str]]:
-        known = error_classes()
-        wrappers = dict(self._wrappers())
-        for node in ast.walk(self._tree):
-            if not isinstance(node, ast.Call) or not node.args:
-                continue
-            name = _name_of(node.func)
-            if name == "translated" and len(node.args) > 1:
-                wrapped = _name_of(node.args[1])
-            else:
-                wrapped = wrappers.get(name)
-            if wrapped in known:
-                for text in self._texts(node.args[0], _DEPTH):
-                    yield wrapped, "%s: %s" % (_with_values(text), VALUE)
-                continue
-            error, before = _BECOME.get(name, (name, ""))
-            if error not in known:
-                continue
-            position = 0
-            if name == "KeyFetchError":
-                position, before = 1, _BECOME["_UnreadableError"][1]
-            if len(node.args) <= position:
-                continue
-            for text in self._texts(node.args[position], _DEPTH):
-                message = before + _with_values(text)
-                # Not what is made of values alone.
-                if re.search(r"[a-z]{3} [a-z]|[a-z]{3} …", message[len(before):]):
-                    yield error, message
-
-    def _wrappers(self) -> Iterable[tuple[str, str]]:
-        """Functions that put a problem before what went wrong, and the error that they raise."""
-        for name, function in self._functions.items():
-            if function.args.args and function.args.args[0].arg == "problem":
-                raised = {one.attr for one in ast.walk(function) if isinstance(one, ast.Attribute)
-                          and getattr(one.value, "id", "") == "errors"}
-                if len(raised) == 1:
-                    yield name, raised.pop()
-
-    def _texts(self, node: ast.expr, depth: int) -> list[str]:
-        """What an expression may be, with places for values; empty where that is not known."""
-        if depth == 0:
-            return []
-        more = depth - 1
-        if isinstance(node, ast.Constant):
-            return [node.value] if isinstance(node.value, str) else []
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
-            return self._formatted(node, more)
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-            return [left + right for left in self._texts(node.left, more) or ["%s"]
-                    for right in self._texts(node.right, more) or ["%s"]]
-        if isinstance(node, ast.IfExp):
-            return self._texts(node.body, more) + self._texts(node.orelse, more)
-        if isinstance(node, ast.Name):
-            return [text for value in self._values.get(node.id, ())
-                    for text in self._texts(value, more)]
-        if isinstance(node, ast.Dict):
-            return [text for value in node.values for text in self._texts(value, more)]
-        if isinstance(node, ast.Subscript):
-            return self._texts(node.value, more)
-        if isinstance(node, ast.Call):
-            return self._returned(node, more)
-        return []
-
-    def _formatted(self, node: ast.BinOp, depth: int) -> list[str]:
-        """A text with its places: those with a text of their own, such as a remedy, are filled."""
-        values = node.right.elts if isinstance(node.right, ast.Tuple) else [node.right]
-        texts = self._texts(node.left, depth)
-        fillings = [self._texts(value, depth) for value in values]
-        filled = []
-        for text in texts:
-            parts = re.split(r"(%0?\d*[sdrXx])", text)
-            if len(parts) // 2 != len(fillings) or sum(map(bool, fillings)) > 1:
-                filled.append(text)
-                continue
-            for choice in itertools.product(*[found or [None] for found in fillings]):
-                filled.append("".join(
-                    choice[number // 2] or part if number % 2 else part
-                    for number, part in enumerate(parts)))
-        return filled
-
-    def _returned(self, node: ast.Call, depth: int) -> list[str]:
-        name = _name_of(node.func)
-        if name == "fitted":
-            template, _, _, remedy = node.args
-            return [text[::-1].replace("s%", end[::-1], 1)[::-1]
-                    for text in self._texts(template, depth)
-                    for end in self._texts(remedy, depth) or [VALUE]]
-        function = self._functions.get(name)
-        if function is None:
-            return []
-        return [text for one in ast.walk(function)
-                if isinstance(one, ast.Return) and one.value is not None
-                for text in self._texts(one.value, depth)]
+    decision, properties, refusals, misfits, scheduler, attestations, report, operations, failures,
+    causes, findings, upgrades, inventory)}
 
 
 # --- Sphinx -------------------------------------------------------------------------------------

@@ -26,6 +26,14 @@ STATUSES = {0: FindingCode.NOT_CONFIGURED, 1: FindingCode.NOT_ATTEMPTED,
             999: FindingCode.UNKNOWN_STATUS}
 
 
+# What AttestationStatus means: Microsoft Learn, class MSFT_HgsClientConfiguration of the namespace
+# root\Microsoft\Windows\Hgs.
+MICROSOFTS_WORDS = {
+    0: ("no", "configured"), 1: ("not attempted",), 100: ("passed",),
+    200: ("passed", "certificate", "expired"), 300: ("error", "retried"),
+    301: ("host", "not authorised"), 302: ("tpm error",), 303: ("insecure", "configuration")}
+
+
 @dataclasses.dataclass(frozen=True)
 class Client:
     """What vtpm_compute.guardians reads; that needs Windows."""
@@ -107,14 +115,48 @@ def test_every_status_is_told_with_microsofts_meaning(status):
     (found,) = host_findings.find(
         dataclasses.replace(GOOD, client=Client(False, int(status))), 60, NOW)
     assert found.code is STATUSES[int(status)]
-    assert policy.attestation_meaning(status) in found.sentence[:1].lower() + found.sentence[1:] \
-        or policy.attestation_meaning(status) in found.sentence
+    assert "(%d)" % status in found.sentence
+    for word in MICROSOFTS_WORDS[int(status)]:
+        assert word in found.sentence.lower()
 
 
 def test_what_is_insecure():
     (found,) = host_findings.find(
         dataclasses.replace(GOOD, client=Client(False, 303, 1 | 4)), 60, NOW)
     assert "(Secure Boot is off, its code integrity policy is not trusted)" in found.sentence
+
+
+# AttestationSubstatus of the same class: 1 Secure Boot, 2 debug mode, 4 code integrity.
+@pytest.mark.parametrize("substatus, told", [
+    (1, "(Secure Boot is off)"), (2, "(it is being debugged)"),
+    (4, "(its code integrity policy is not trusted)"),
+    (8, "(AttestationSubstatus 8, of unknown meaning)"),
+    (1 | 16 | 32, "(Secure Boot is off, AttestationSubstatus 48, of unknown meaning)")])
+def test_each_substatus_is_told(substatus, told):
+    (found,) = host_findings.find(
+        dataclasses.replace(GOOD, client=Client(False, 303, substatus)), 60, NOW)
+    assert told in found.sentence
+
+
+NOT_VALID = "the value of option timeout in %(path)s is not valid"
+
+
+@pytest.mark.parametrize("kind, value, told", [
+    ("IntOpt", "hunter2", NOT_VALID), ("BoolOpt", "hunter2", NOT_VALID),
+    ("StrOpt", "$hunter2",
+     "a value refers to an option that there is not: write $$ for a plain $")])
+def test_a_bad_value_is_not_printed(tmp_path, kind, value, told):
+    from oslo_config import cfg
+    path = tmp_path / "nova.conf"
+    path.write_text("[vtpm_compute]\ntimeout = %s\n" % value)
+    config = cfg.ConfigOpts()
+    config.register_opt(getattr(cfg, kind)("timeout"), "vtpm_compute")
+    config(["--config-file", str(path)])
+    with pytest.raises((cfg.Error, ValueError)) as raised:
+        assert config.vtpm_compute.timeout
+    message = option_files.problem(raised.value)
+    assert "hunter2" not in message
+    assert message == "nova.conf cannot be used: " + told % {"path": path}
 
 
 def test_certificates():

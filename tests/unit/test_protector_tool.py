@@ -612,7 +612,8 @@ class TestLogin:
 
     def test_without_openstacksdk(self, tenant, key_manager, small, monkeypatch):
         monkeypatch.setitem(sys.modules, "openstack.config", None)
-        assert "pip install 'nova-hyperv-vtpm[tool]'" in tenant.error("store", tenant.file(small))
+        assert "pip install 'nova_hyperv_vtpm-VERSION-py3-none-any.whl[tool]'" in tenant.error(
+            "store", tenant.file(small))
 
 
 class TestInterruption:
@@ -789,8 +790,9 @@ runpy.run_module("vtpm_compute.cmd.protector", run_name="__main__")
         prefix = ("-c", self.WITHOUT, package)
         done = run_apart(key_manager, tmp_path, "store", "protector.bin", prefix=prefix)
         assert done.returncode == 1 and done.stdout == ""
-        assert re.fullmatch("error: .*the Python package of %s.* is missing. Install it: pip "
-                            "install 'nova-hyperv-vtpm.tool.'\\.?\n" % package, done.stderr)
+        assert re.fullmatch("error: .*the Python package of %s.* is missing. Install it with "
+                            "the project's wheel: pip install 'nova_hyperv_vtpm-VERSION-py3-none-"
+                            "any.whl.tool.'\\.?\n" % package, done.stderr)
         # Help needs nothing, and a look at a file no cloud.
         assert run_apart(key_manager, tmp_path, "--help", prefix=prefix).returncode == 0
         assert run_apart(key_manager, tmp_path, "show", "protector.bin", prefix=prefix

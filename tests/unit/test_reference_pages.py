@@ -1,5 +1,6 @@
 """The pages of the reference, and the samples, hold everything that the code has."""
 
+import ast
 import json
 import pathlib
 import re
@@ -10,7 +11,8 @@ from oslo_config import cfg, generator
 
 from tests import environment
 from vtpm_compute import conf as compute_conf
-from vtpm_compute import keys
+from vtpm_compute import keys, lifecycle
+from vtpm_compute.cmd import host_findings
 from vtpm_scheduling import conf as scheduling_conf
 from vtpm_scheduling import policy
 
@@ -19,6 +21,7 @@ ETC = environment.REPOSITORY / "etc"
 sys.path.insert(0, str(DOC / "ext"))
 import reference_tables  # noqa: E402
 import sequence_drawing  # noqa: E402
+import source_texts  # noqa: E402
 
 PAGES = sorted((DOC / "source").rglob("*.rst"))
 SAMPLES = {"nova-scheduler-vtpm.conf": scheduling_conf, "nova-compute-vtpm.conf": compute_conf}
@@ -57,11 +60,11 @@ def test_no_example_is_left_over():
         code.value for code in policy.RefusalCode}
     assert set(reference_tables.UNFIT) == set(reference_tables.REMEDIES) == {
         code.value for code in policy.MisfitCode}
-    assert set(reference_tables.ATTESTATION_REMEDIES) == set(map(int, policy.Attestation))
+    assert set(host_findings.OF_STATUS) == set(policy.Attestation) - {policy.Attestation.PASSED}
 
 
 def test_each_error_and_its_messages_are_there(pages):
-    messages = reference_tables.messages()
+    messages = source_texts.messages()
     for name in reference_tables.error_classes():
         assert "``%s``" % name in pages
     for problem in keys._BY_STATUS.values():
@@ -72,6 +75,95 @@ def test_each_error_and_its_messages_are_there(pages):
     assert "Windows made an empty key protector." in messages["HostGuardianError"]
     # What a wrapper puts before Windows' own words.
     assert "Guardian … cannot be removed: …" in messages["HostGuardianError"]
+
+
+# Where an error is made whose text is not a text of its place: the call, and why no table has it.
+SAID_ELSEWHERE = {
+    # Of another error, whose places are looked at themselves.
+    "errors.SecretStoreError(str(exc))": "the error of reading",
+    "errors.SecretStoreError('%s %s' % (exc, upload.undo()))": "the error, and what was undone",
+    "_UnusableError(str(exc))": "UnreadableCertificateError's",
+    "_UnusableError(str(exc), _MAKE_ANEW)": "UnusableCertificateError's",
+    "WrongSignatureError('%s %s' % (signature.what, signature.reason))": "those of wrong()",
+    "errors.KeyFetchError(_shown(keys[0]), exc.problem)": "_UnreadableError's",
+    "errors.KeyFetchError(_shown(key), exc.problem, exc.status)": "_UnreadableError's",
+    "errors.HostGuardianError(beginning + ' '.join(self.failures))": "errors of undoing",
+    "windows_errors.translated(problem, errors.HostGuardianError, call)": "its callers' problem",
+    "errors.HostGuardianError('%s: %s.' % (problem, exc.strerror or exc))": "its callers' problem",
+    # Of a sentence, whose places are looked at below.
+    "errors.RequestRefusedError(keys.sentence)": "Refusal",
+    "errors.RequestRefusedError(request.sentence)": "Refusal",
+    "errors.OperationRefusedError(refusal)": "Refusal",
+    "errors.OperationRefusedError(reason)": "lifecycle.RULES",
+    "errors.ExistingVtpmError(reason)": "lifecycle.RULES",
+    # For no user: they are caught.
+    "InstanceRecordMissing(instance_uuid)": "decision.py says that the records are gone",
+    "InstanceRecordMissing('no flavor')": "decision.py says that the records are gone",
+    "PlacementError('%s: %s' % (response.status_code, response.text))": "a line of the log",
+    "NotInTimeError(position)": "keys.py makes a KeyFetchError of it",
+}
+# What passes on a message: of an error, or of an option.
+PASSED_ON = {"state.windows_problem", "state.client_problem", "state.guardian_problem",
+             "sentence + '.'", "' '.join(said)", "' '.join(said) or None",
+             "'; '.join(found) + '.'", "remedy", "mixed_sentence(labels, mixed[labels])"}
+
+
+def _shown(pages, text):
+    """Whether the pages have a text, or a sentence that is one with its values."""
+    return re.search("[a-z]{3}", text) is not None and source_texts.is_like(
+        reference_tables._plain(text), pages)
+
+
+def test_each_place_that_makes_an_error_is_in_a_table(pages):
+    """An error's new text is found, or this fails and wants it found."""
+    lost, unused = [], set(SAID_ELSEWHERE)
+    for site in source_texts.error_sites():
+        call = site.place.split(": ", 1)[1]
+        if call in SAID_ELSEWHERE:
+            unused.discard(call)
+        elif not site.texts or not all(
+                "- %s\n" % reference_tables._plain(text) in pages for text in site.texts):
+            lost.append(site)
+    assert not lost and not unused
+
+
+@pytest.mark.parametrize("module, position, names", [
+    ("policy", 1, ("Refusal", "Misfit")),
+    ("host_findings", 1, ("_error", "_warning")), ("host_findings", 2, ("_error", "_warning")),
+    ("upgrade_checks", 1, ("Result",)), ("upgrade_checks", 0, ("append",))])
+def test_each_sentence_is_in_a_table(pages, module, position, names):
+    calls = [call for call, _ in source_texts.calls(module, *names) if len(call.args) > position]
+    assert calls
+    lost = []
+    for call in calls:
+        node = call.args[position]
+        texts = source_texts.texts(module, node)
+        if ast.unparse(node) not in PASSED_ON and not (
+                texts and all(_shown(pages, text) for text in texts)):
+            lost.append((ast.unparse(node), texts))
+    assert not lost
+
+
+def test_each_sentence_of_a_servers_life_is_in_a_table(pages):
+    for rules in lifecycle.RULES.values():
+        for rule in rules.values():
+            for text in [rule.sentence] if rule.sentence else [
+                    condition.value[0] for condition in rule.conditions]:
+                assert reference_tables._plain(text) in pages
+    for condition in lifecycle.Condition:
+        assert reference_tables._plain(condition.value[0]) in pages
+
+
+def test_findings_and_other_texts_of_the_commands_are_there(pages):
+    for code, remedy in host_findings.OF_STATUS.values():
+        assert "``%s``" % code.value in pages and reference_tables._plain(remedy) in pages
+    for code in host_findings.FindingCode:
+        assert "``%s``" % code.value in pages
+    for text in ("it is on no host: its TPM is gone", "it is a PFX file, which holds a private key",
+                 "its XML ends too early: a piece is missing",
+                 "is not an option: correct or remove it",
+                 "The server's records are gone: it is being deleted."):
+        assert text in pages
 
 
 def test_properties(pages):

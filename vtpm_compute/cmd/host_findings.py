@@ -148,15 +148,15 @@ class HostState:
             self.hypervisor_version >= policy.MIN_HYPERVISOR_VERSION
 
 
-_DIAGNOSE = "Get-HgsTrace -RunDiagnostics -Detailed says what is wrong."
-_OF_STATUS = {
+DIAGNOSE = "Get-HgsTrace -RunDiagnostics -Detailed says what is wrong."
+OF_STATUS = {
     policy.Attestation.NOT_CONFIGURED: (
         FindingCode.NOT_CONFIGURED,
         "Set-HgsClientConfiguration -AttestationServerUrl URL -KeyProtectionServerUrl URL, with "
         "those that Get-HgsServer prints on the Host Guardian Service."),
     policy.Attestation.NOT_ATTEMPTED: (
         FindingCode.NOT_ATTEMPTED,
-        "Get-HgsClientConfiguration attests. If this stays: " + _DIAGNOSE),
+        "Get-HgsClientConfiguration attests. If this stays: " + DIAGNOSE),
     policy.Attestation.PASSED_CERTIFICATE_EXPIRED: (
         FindingCode.CERTIFICATE_EXPIRED,
         "Let the host reach the attestation server, and compare both clocks; then "
@@ -164,7 +164,7 @@ _OF_STATUS = {
     policy.Attestation.RETRIABLE_ERROR: (
         FindingCode.RETRIABLE_ERROR,
         "Check that the host reaches the attestation server (DNS, network, TLS), and that the "
-        "Host Guardian Service runs. " + _DIAGNOSE),
+        "Host Guardian Service runs. " + DIAGNOSE),
     policy.Attestation.HOST_NOT_AUTHORISED: (
         FindingCode.HOST_NOT_AUTHORISED,
         "Register the host with the Host Guardian Service: Add-HgsAttestationTpmHost (TPM), "
@@ -175,7 +175,8 @@ _OF_STATUS = {
         "Get-Tpm says how the host's TPM is; update its firmware, or clear and register it anew."),
     policy.Attestation.INSECURE_CONFIGURATION: (
         FindingCode.INSECURE_CONFIGURATION,
-        "Set right what the attestation policies ask for, and boot. " + _DIAGNOSE),
+        "Set right what AttestationSubstatus and the attestation policies ask for (Secure Boot, "
+        "debug mode, code integrity), and boot. " + DIAGNOSE),
 }
 
 
@@ -222,12 +223,17 @@ def _of_attestation(state: HostState) -> Iterator[Finding]:
     if client.attestation_status == policy.Attestation.PASSED:
         yield _error(FindingCode.PASSED_NOT_GUARDED,
                      "%s, and Windows says that the host is not guarded." % _capital(meaning),
-                     _DIAGNOSE)
+                     DIAGNOSE)
         return
-    known = {int(status): what for status, what in _OF_STATUS.items()}.get(
+    known = {int(status): what for status, what in OF_STATUS.items()}.get(
         client.attestation_status)
-    code, remedy = known or (FindingCode.UNKNOWN_STATUS, _DIAGNOSE)
-    wrong = [text for bit, text in _SUBSTATUS.items() if client.attestation_substatus & bit]
+    code, remedy = known or (FindingCode.UNKNOWN_STATUS, DIAGNOSE)
+    substatus = client.attestation_substatus
+    wrong = [text for bit, text in _SUBSTATUS.items() if substatus & bit]
+    unknown = substatus & ~sum(_SUBSTATUS)
+    if unknown:
+        # Microsoft names no others: whoever asks them needs the number.
+        wrong.append("AttestationSubstatus %d, of unknown meaning" % unknown)
     yield _error(code, "The host is not guarded: %s%s." % (
         meaning, " (%s)" % ", ".join(wrong) if wrong else ""), remedy)
 

@@ -16,5 +16,6 @@ def clause(exc: ModuleNotFoundError, remedy: str) -> str:
 
 
 def install(extra: str) -> str:
-    """The remedy: install an extra of this project."""
-    return "Install it: pip install 'nova-hyperv-vtpm[%s]'" % extra
+    """The remedy: install an extra of this project, which is on no index."""
+    return ("Install it with the project's wheel: pip install "
+            "'nova_hyperv_vtpm-VERSION-py3-none-any.whl[%s]'" % extra)

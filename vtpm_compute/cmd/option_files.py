@@ -16,11 +16,18 @@ from vtpm_compute import conf
 # whose options are gone.
 GONE: Mapping[tuple[str, str], str] = MappingProxyType({})
 
+# oslo.config's message, up to the value.
+_BAD_VALUE = re.compile(r"Value for option (?P<option>\S+) from "
+                        r"(?:LocationInfo\(.*?detail='(?P<file>[^']*)'\))?")
+# Errors whose text names files and options only.
+_WITHOUT_VALUES = (cfg.ConfigFilesNotFoundError, cfg.ConfigFilesPermissionDeniedError,
+                   cfg.RequiredOptError, OSError)
+
 
 def problem(exc: Exception) -> str:
-    """What is wrong with nova.conf, without its text: oslo.config quotes lines.
+    """What is wrong with nova.conf, without its text: oslo.config quotes lines and values.
 
-    Such a line may hold a password.
+    Such a line may hold a password, or a value that was to be another option's.
 
     :param exc: what oslo.config raised.
     """
@@ -28,7 +35,19 @@ def problem(exc: Exception) -> str:
         line = re.search(r":(\d+),", exc.msg)
         return "nova.conf cannot be used: %s cannot be read%s: a line is no option" % (
             exc.config_file, " from line %s on" % line.group(1) if line else "")
-    return "nova.conf cannot be used: %s" % str(exc).rstrip(".")
+    if isinstance(exc, cfg.ConfigSourceValueError):
+        found = _BAD_VALUE.match(exc.msg)
+        if found is not None:
+            return "nova.conf cannot be used: the value of option %s%s is not valid" % (
+                found.group("option"),
+                " in %s" % found.group("file") if found.group("file") else "")
+    if isinstance(exc, cfg.NoSuchOptError):
+        # The name is what follows $ in a value.
+        return ("nova.conf cannot be used: a value refers to an option that there is not: write "
+                "$$ for a plain $")
+    if isinstance(exc, _WITHOUT_VALUES):
+        return "nova.conf cannot be used: %s" % str(exc).rstrip(".")
+    return "nova.conf cannot be used: %s" % type(exc).__name__
 
 
 def strange(files: Iterable[str], section: str, options: Sequence[cfg.Opt],

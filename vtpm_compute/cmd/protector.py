@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from vtpm_compute import errors
-from vtpm_compute.cmd import interruption, pieces, terminal
+from vtpm_compute.cmd import interruption, missing, pieces, terminal
 
 _DONE, _NOT_DONE, _BY_SIGNAL, _SIGINT = 0, 1, 128, 2
 _PROGRAM = "nova-hyperv-vtpm-protector"
@@ -40,8 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Not above: without them even --help would fail.
         from vtpm_compute.cmd import commands
     except ModuleNotFoundError as exc:
-        return _failed("the Python package of %s is missing. Install it: pip install "
-                       "'nova-hyperv-vtpm[tool]'" % exc.name)
+        return _failed(missing.clause(exc, missing.install("tool")))
     run = {"show": commands.show, "split": commands.split, "store": commands.store,
            "delete": commands.delete}[options.command]
     try:
