@@ -74,6 +74,12 @@ class HyperVClusterDriver(compute_hyperv_driver.HyperVDriver, _ClusterDriver):
             self._clops.add_again(instance)
             raise
 
+    def reboot(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
+        """Reboot the server; the cluster gets the VM that a hard reboot has brought back."""
+        super().reboot(context, instance, *args, **kwargs)
+        if marks.is_marked(instance):
+            self._clops.add_again(instance)
+
     def rollback_live_migration_at_source(self, context: Any, instance: Any,
                                           migrate_data: Any) -> None:
         """End a live migration that failed; one out of the cluster had taken the VM from it."""

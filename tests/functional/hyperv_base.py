@@ -133,7 +133,13 @@ class HyperVTestCase(nova_base.NovaTestCase):
     # Nova's own waits look twice a second.
 
     def _wait_for_server_parameter(self, server, expected_params, max_retries=None, api=None):
-        return self._soon(lambda: self._server_with(server, expected_params))
+        def look():
+            try:
+                return self._server_with(server, expected_params)
+            except api_client.OpenStackApiNotFoundException as exc:
+                # For a moment, between Nova's request to build a server and the server.
+                raise AssertionError("the server is not there") from exc
+        return self._soon(look)
 
     def _server_with(self, server, expected):
         server = self.api.get_server(server["id"])
