@@ -153,10 +153,10 @@ class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
             return False
         migrations = objects.MigrationList.get_by_filters(
             context.elevated(), {"instance_uuid": instance.uuid})
+        last = max(migrations, key=lambda migration: migration.id, default=None)
         # The other host may have half of the files: nothing is to be made of them.
-        return any(last.status in _COMING_BACK and last.source_compute == self._host_name
-                   and last.migration_type in _MOVES
-                   for last in sorted(migrations, key=lambda migration: migration.id)[-1:])
+        return (last is not None and last.status in _COMING_BACK
+                and last.source_compute == self._host_name and last.migration_type in _MOVES)
 
     def import_evacuated(self, context: Any, instance: Any, image_meta: Any, network_info: Any,
                          block_device_info: Any) -> None:

@@ -12,6 +12,7 @@ import types
 from tests.cloud import Cloud, Companion, ComputeHost
 from tests.hyperv import guardian, key_protector
 from tests.hyperv.fabric_client import FabricClient
+from tests.hyperv.windows_stand_ins import TINY_VHDX
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
 FABRIC, OTHER_FABRIC = "Fabric", "Elsewhere"
@@ -22,8 +23,7 @@ HOSTS = [
     {"name": OLD, "version": "6.3.9600"},
 ]
 AGGREGATE = "guarded-hosts"
-# What Glance takes for a VHDX; the simulated host asks no more of it.
-IMAGE = b"vhdxfile" + bytes(512)
+IMAGE = TINY_VHDX
 
 
 class HyperVCloud(Cloud):

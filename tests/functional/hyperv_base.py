@@ -1,22 +1,19 @@
 """Several Hyper-V nova-computes in one process, each on a simulated host of its own."""
 
 # Patches nova first.
-from tests.functional import nova_base  # isort: skip
+from tests.functional import hyperv_services  # isort: skip
 
 import os
 import tempfile
 import time
-import types
 import uuid
 
 import fixtures
 from nova import context as nova_context
-from nova.api import auth
 from nova.tests.functional.api import client as api_client
 from nova.virt import driver as virt_driver
 from oslo_config import cfg
 
-from tests.functional import green_threads
 from tests.hyperv import current_host, key_protector, windows
 from tests.hyperv.fabric import Fabric
 from tests.hyperv.guardian import Guardian
@@ -24,15 +21,13 @@ from tests.hyperv.resource_types import HARD_DISK, IDE_CONTROLLER
 from tests.hyperv.windows_stand_ins import VhdUtils
 from tests.unit.hyperv.machine import Machine
 
-# What Glance and the stand-in of virtdisk.dll take for a VHDX.
-IMAGE_DATA = b"vhdxfile" + bytes(512)
 GENERATION_1 = {"hw_machine_type": "hyperv-gen1"}
 GENERATION_2 = {"hw_machine_type": "hyperv-gen2", "os_type": "windows"}
 RUNNING = 2
 SECRET = b"BitLocker's key"
 
 
-class HyperVTestCase(nova_base.NovaTestCase):
+class HyperVTestCase(hyperv_services.HyperVServicesCase):
     """Hosts with nova-compute on each, all with the same driver.
 
     Each host's driver is made and called on its own host, whoever calls it. The hosts' disks are
@@ -61,12 +56,7 @@ class HyperVTestCase(nova_base.NovaTestCase):
              "clusters": self.CLUSTERS})
         windows.install(self.simulated)
         self._load_drivers_on_their_hosts()
-        self.green_threads = self.useFixture(green_threads.EndedGreenThreads())
         super().setUp()
-        # os-win tries failed jobs again, a second apart.
-        self.useFixture(fixtures.MonkeyPatch("os_win._utils.time", types.SimpleNamespace(
-            sleep=lambda seconds: None, time=time.time)))
-        self._give_tokens()
         self.flags(instances_path=os.path.join(template, "Instances"))
         self._give_each_host_its_settings()
         self._prepare_services()
@@ -111,17 +101,6 @@ class HyperVTestCase(nova_base.NovaTestCase):
             "nova.virt.node.get_local_node_uuid",
             lambda: identifiers.setdefault(current_host.computer().name, str(uuid.uuid4()))))
 
-    def _give_tokens(self):
-        # Nova's fixture for authentication gives none, and compute-hyperv asks Glance with one.
-        create_context = auth.NovaKeystoneContext._create_context
-
-        def create_context_with_token(env, **keywords):
-            context = create_context(env, **keywords)
-            context.auth_token = "token"
-            return context
-        self.useFixture(fixtures.MonkeyPatch(
-            "nova.api.auth.NovaKeystoneContext._create_context", create_context_with_token))
-
     def _run_periodics(self, raise_on_error=False):
         # Nova's own knows nothing of hosts of their own.
         admin = nova_context.get_admin_context()
@@ -160,11 +139,6 @@ class HyperVTestCase(nova_base.NovaTestCase):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
-
-    def create_image(self, number=1, **properties):
-        image = super().create_image(number, **properties)
-        self.glance._imagedata[image] = IMAGE_DATA
-        return image
 
     def boot_on(self, host, generation=GENERATION_2):
         server = self._build_server(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -132,11 +133,17 @@ class NovaTestCase(integrated_helpers.ProviderUsageBaseTestCase):
     def host_of(self, server):
         return server["OS-EXT-SRV-ATTR:host"]
 
-    def system_metadata(self, server, **changes):
-        """A server's system metadata; the keyword arguments are written first."""
+    @contextlib.contextmanager
+    def cell_of(self, server):
+        """An administrator's context in the cell of a server."""
         admin = nova_context.get_admin_context()
         mapping = objects.InstanceMapping.get_by_instance_uuid(admin, server["id"])
         with nova_context.target_cell(admin, mapping.cell_mapping) as cell:
+            yield cell
+
+    def system_metadata(self, server, **changes):
+        """A server's system metadata; the keyword arguments are written first."""
+        with self.cell_of(server) as cell:
             instance = objects.Instance.get_by_uuid(
                 cell, server["id"], expected_attrs=["system_metadata"])
             if changes:

@@ -11,7 +11,6 @@ import os
 import time
 
 import fixtures
-from nova import context as nova_context
 from nova import objects
 
 from tests import stub_key_manager
@@ -125,9 +124,7 @@ class ServerLifeCase(hyperv_base.HyperVTestCase):
 
     def let_it_be_resized(self, server):
         """An edit of the database, so that the move can be reverted."""
-        admin = nova_context.get_admin_context()
-        mapping = objects.InstanceMapping.get_by_instance_uuid(admin, server["id"])
-        with nova_context.target_cell(admin, mapping.cell_mapping) as cell:
+        with self.cell_of(server) as cell:
             instance = objects.Instance.get_by_uuid(cell, server["id"])
             instance.vm_state, instance.task_state = "resized", None
             instance.save()

@@ -36,10 +36,8 @@ class HostInventoryTest(vtpm_base.VtpmTestCase):
         given = self.boot(self.vtpm_image(os_vtpm_keys=vtpm_base.KEY))
         made = self.boot(self.vtpm_image(2))
         image = self.create_image(3, **vtpm_base.GEN2)
-        self.glance._imagedata[image] = vtpm_base.IMAGE_DATA
         self.boot(image)
         image = self.create_image(4, hw_machine_type="hyperv-gen1")
-        self.glance._imagedata[image] = vtpm_base.IMAGE_DATA
         self.boot(image)
         found = {one["server"]: one for one in self.machines_of()}
         self.assertEqual({given["id"], made["id"]}, set(found))

@@ -15,7 +15,7 @@ from nova import exception, objects
 from nova.compute import task_states
 
 from tests.functional import vtpm_base
-from tests.functional.vtpm_base import FABRIC, GEN2, HOST, IMAGE_DATA, KEY, OTHER_KEY
+from tests.functional.vtpm_base import FABRIC, GEN2, HOST, KEY, OTHER_KEY
 from tests.hyperv import guardian, key_protector
 from vtpm_compute import errors
 
@@ -185,7 +185,6 @@ class _EveryDriver:
         self.assertEqual([one.thumbprint for one in key_protector.read(other)],
                          [one["thumbprint"] for one in machine["guardians"]])
         plain = self.create_image(3, **GEN2)
-        self.glance._imagedata[plain] = IMAGE_DATA
         self._rebuild_server(server, plain)
         (machine,) = self.machines
         self.assertFalse(machine["security"]["TpmEnabled"])
@@ -274,7 +273,6 @@ class _EveryDriver:
 
     def test_no_vtpm_leaves_the_stock_driver_alone(self):
         plain = self.create_image(3, **GEN2)
-        self.glance._imagedata[plain] = IMAGE_DATA
         self.boot(plain)
         self.assertEqual([], self.simulated.calls(HOST, "Msvm_SecurityService.*"))
         self.assertEqual([], self.simulated.calls(HOST, "MSFT_HgsGuardian.*"))

@@ -1,29 +1,23 @@
 """One guarded host on which nova-compute runs with this project's driver."""
 
 # Patches nova first.
-from tests.functional import nova_base  # isort: skip
+from tests.functional import hyperv_services  # isort: skip
 
 import importlib
 import os
 import tempfile
 import time
-import types
-
-import fixtures
-from nova.api import auth
 
 from tests import stub_key_manager
-from tests.functional import green_threads
 from tests.hyperv import fabric, guardian, key_protector, windows
 
 HOST, FABRIC = "hv1", "Fabric"
-IMAGE_DATA = b"vhdxfile" + bytes(512)
 KEY = "2f6ac6a8-4e14-4e4c-a73d-069cbf4541e6"
 OTHER_KEY = "3f6ac6a8-4e14-4e4c-a73d-069cbf4541e6"
 GEN2 = {"hw_machine_type": "hyperv-gen2", "os_type": "windows"}
 
 
-class VtpmTestCase(nova_base.NovaTestCase):
+class VtpmTestCase(hyperv_services.HyperVServicesCase):
     """One guarded host, and a key manager that answers as a test sets."""
 
     compute_driver = "vtpm_hyperv.HyperVDriver"
@@ -36,20 +30,7 @@ class VtpmTestCase(nova_base.NovaTestCase):
         self.addCleanup(self.assert_no_owner_keys)
         # Registers its options; os-win has to find Windows when it is imported.
         importlib.import_module("nova.virt.vtpm_hyperv")
-        self.useFixture(green_threads.EndedGreenThreads())
         super().setUp()
-        # os-win tries failed jobs again, a second apart.
-        self.useFixture(fixtures.MonkeyPatch("os_win._utils.time", types.SimpleNamespace(
-            sleep=lambda seconds: None, time=time.time)))
-        # Nova's fixture for authentication gives no token.
-        create_context = auth.NovaKeystoneContext._create_context
-
-        def create_context_with_token(env, **keywords):
-            context = create_context(env, **keywords)
-            context.auth_token = "token"
-            return context
-        self.useFixture(fixtures.MonkeyPatch(
-            "nova.api.auth.NovaKeystoneContext._create_context", create_context_with_token))
         self.key_manager = self.enterContext(stub_key_manager.running())
         self.disk = self.enterContext(tempfile.TemporaryDirectory())
         self.flags(instances_path=tempfile.mkdtemp(dir=self.disk))
@@ -65,9 +46,7 @@ class VtpmTestCase(nova_base.NovaTestCase):
         self.key_manager.payloads = {KEY: self.protector}
 
     def vtpm_image(self, number=1, **properties):
-        image = self.create_image(number, **dict(GEN2, os_vtpm="required", **properties))
-        self.glance._imagedata[image] = IMAGE_DATA
-        return image
+        return self.create_image(number, **dict(GEN2, os_vtpm="required", **properties))
 
     def prepared(self, *arguments):
         # After os-win has found Windows.

@@ -16,6 +16,8 @@ _ERROR_FILE_EXISTS = 80
 _TRAILER = b"\nSIMULATED-DISK "
 _FOOTER = 512
 _VHD_COOKIE, _VHDX_SIGNATURE = b"conectix", b"vhdxfile"
+# An image that Glance and VhdUtils take for a VHDX; a simulated host asks no more of it.
+TINY_VHDX = _VHDX_SIGNATURE + bytes(512)
 
 
 class VhdUtils:
