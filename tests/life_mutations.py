@@ -234,6 +234,67 @@ MUTATIONS = (
             return None
 """,
         (_FILES + "test_what_cannot_be_imported",)),
+    # Looked at before anything changes.
+    Mutation(
+        "life: evacuation refused too late",
+        "Nova has moved the ports of a refused evacuation to the host that refused it.",
+        "server_life.py",
+        """\
+            with self._told(instance, _rollback_to_here):
+                self.require_evacuation(instance)
+            return False
+""",
+        """\
+            return False
+""",
+        (_EVACUATION + "test_a_refused_evacuation_leaves_the_ports_alone",)),
+    Mutation(
+        "life: any VM of the name evacuated",
+        "A server is started as a VM with the TPM of who knows what.",
+        "server_life.py",
+        "            return self._misplaced(instance)\n        problem",
+        "            return None\n        problem",
+        (_EVACUATION + "test_a_vm_of_the_same_name_with_another_tpm",)),
+    Mutation(
+        "life: soft reboot of what cannot start",
+        "A server that ran is off, and does not start again.",
+        "server_life.py",
+        """\
+            if reboot_type == SOFT_REBOOT:
+                self._require_next_start(instance)
+""",
+        "",
+        (_LIFE + "test_what_stops_a_server_to_start_it_again_is_not_begun",)),
+    Mutation(
+        "life: rescue of what cannot start",
+        "A server that ran is off, and is not rescued.",
+        "server_life.py",
+        """\
+        if instance.task_state == task_states.RESCUING:
+            with self._told(instance):
+                self._require_next_start(instance)
+""",
+        "",
+        (_LIFE + "test_what_stops_a_server_to_start_it_again_is_not_begun",)),
+    Mutation(
+        "life: a refused resume ends in ERROR",
+        "A server that is suspended cannot be resumed when its host is guarded again.",
+        "server_life.py",
+        """\
+        with self._told(instance, _rollback_to_here):
+            super().resume(""",
+        """\
+        with self._told(instance):
+            super().resume(""",
+        (_LIFE + "test_a_resume_on_a_host_that_is_not_guarded_any_more",)),
+    Mutation(
+        "life: copies left by a dead process",
+        "A VM that is off has no definition any more, since its old host was killed.",
+        "server_life.py",
+        "        definition_files.put_back_left_copies(self._vmops._pathutils.get_instances_dir(), "
+        "host)\n",
+        "",
+        (_EVACUATION + "test_the_host_that_returns_is_killed_when_it_destroyed_its_vm",)),
     # The cluster.
     Mutation(
         "life: out of the cluster for good",

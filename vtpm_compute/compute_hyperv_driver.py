@@ -12,9 +12,16 @@ from nova import objects
 from os_brick import exception as os_brick_exception
 from os_win import constants as os_win_const
 
-from vtpm_compute import errors, lifecycle, marks, vtpm_driver, vtpm_vmops, windows_errors
+from vtpm_compute import (
+    errors,
+    lifecycle,
+    marks,
+    server_life,
+    vtpm_driver,
+    vtpm_vmops,
+    windows_errors,
+)
 
-_HARD = "HARD"
 # Nova says so of a move as soon as the VM is gone from the destination; of one whose end failed.
 _COMING_BACK = ("reverted", "error")
 # Those that leave its files in a folder here, of the types of Nova's migrations.
@@ -131,7 +138,7 @@ class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
 
         A hard reboot ends the revert of a move that was interrupted, and starts a VM that is off.
         """
-        if reboot_type == _HARD and marks.is_marked(instance):
+        if reboot_type == server_life.HARD_REBOOT and marks.is_marked(instance):
             with self._told(instance):
                 if not self._has_vm(instance):
                     if self._is_coming_back(context, instance):

@@ -65,14 +65,14 @@ class DefinitionFiles:
         try:
             yield
         finally:
-            self._put_back()
+            self.put_back()
 
     @contextlib.contextmanager
     def kept_on_failure(self) -> Iterator[None]:
         """As :meth:`kept`, but only where something is raised."""
         self._copy()
         with contextlib.ExitStack() as undo:
-            undo.callback(self._put_back)
+            undo.callback(self.put_back)
             yield
             undo.pop_all()
         shutil.rmtree(self._copies, ignore_errors=True)
@@ -80,7 +80,7 @@ class DefinitionFiles:
     def _copy(self) -> None:
         shutil.rmtree(self._incomplete, ignore_errors=True)
         # Left by a process that died, or could not put them back.
-        self._put_back()
+        self.put_back()
         try:
             for name in _FOLDERS:
                 source = os.path.join(self._folder, name)
@@ -93,8 +93,11 @@ class DefinitionFiles:
         if os.path.isdir(self._incomplete):
             os.rename(self._incomplete, self._copies)
 
-    def _put_back(self) -> None:
-        """Put back what is missing; only then the copies go."""
+    def put_back(self) -> None:
+        """Put back what is missing of what was copied, if it was; only then the copies go.
+
+        :raises OSError: when it cannot be put back.
+        """
         if not os.path.isdir(self._copies):
             return
         for folder, _, names in os.walk(self._copies):
@@ -116,6 +119,23 @@ def _copy_unless_open_elsewhere(source: str, target: str) -> None:
         if getattr(exc, "winerror", None) != _ERROR_SHARING_VIOLATION:
             raise
         LOG.info("%s is open on another host, and is left alone", source)
+
+
+def put_back_left_copies(servers: str, host: str) -> None:
+    """Put back what a process of a host had copied and did not put back before it died.
+
+    Logs where that fails: the copies stay, for the next time.
+
+    :param servers: the folder with the servers' folders, if there is one yet.
+    :param host: this host's name.
+    """
+    for name in os.listdir(servers) if os.path.isdir(servers) else ():
+        files = DefinitionFiles(os.path.join(servers, name), host)
+        try:
+            files.put_back()
+        except OSError as exc:
+            LOG.error("The files of VM %s, which an earlier nova-compute copied, could not be put "
+                      "back: %s", name, exc)
 
 
 def put_back_moved_files(moved_to: str, folder: str) -> None:

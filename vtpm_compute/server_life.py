@@ -24,6 +24,9 @@ from vtpm_scheduling import policy
 
 LOG = logging.getLogger(__name__)
 
+# As Nova calls the kinds of a reboot.
+SOFT_REBOOT, HARD_REBOOT = "SOFT", "HARD"
+
 # Looks at a condition: None where it holds, else what to tell the user, "" for the condition's own.
 Check = Callable[[], "str | None"]
 
@@ -56,10 +59,14 @@ class ServerLife(nova_driver.ComputeDriver):
     def power_off(self, instance: Any, timeout: int = 0, retry_interval: int = 0) -> None:
         """Stop the server, unless that is the first step of an operation that loses the TPM.
 
-        The image that a shelve was to fill goes when it is refused.
+        Or of a rescue in which the host could not start it again. The image that a shelve was to
+        fill goes when it is refused.
 
         :raises ServerOperationError: when it is; the server runs on.
         """
+        if instance.task_state == task_states.RESCUING:
+            with self._told(instance):
+                self._require_next_start(instance)
         operation = _STOPPED_FOR.get(instance.task_state)
         if operation is not None and marks.is_marked(instance):
             with self._told(instance), contextlib.ExitStack() as undo:
@@ -131,14 +138,25 @@ class ServerLife(nova_driver.ComputeDriver):
         with self._told(instance):
             super().power_on(context, instance, *args, **kwargs)
 
-    def reboot(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
-        """:raises ServerOperationError: when the host cannot unwrap the key protector."""
+    def reboot(self, context: Any, instance: Any, network_info: Any, reboot_type: str,
+               *args: Any, **kwargs: Any) -> None:
+        """Reboot the server; a hard reboot, which resets the VM, needs no unwrapping.
+
+        :raises ServerOperationError: when the host cannot unwrap the key protector; the server runs
+            on.
+        """
         with self._told(instance):
-            super().reboot(context, instance, *args, **kwargs)
+            if reboot_type == SOFT_REBOOT:
+                self._require_next_start(instance)
+            super().reboot(context, instance, network_info, reboot_type, *args, **kwargs)
 
     def resume(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
-        """:raises ServerOperationError: when the host cannot unwrap the key protector."""
-        with self._told(instance):
+        """Resume a suspended server.
+
+        :raises nova.exception.InstanceFaultRollback: when the host cannot unwrap the key protector;
+            the server stays suspended.
+        """
+        with self._told(instance, _rollback_to_here):
             super().resume(context, instance, *args, **kwargs)
 
     def rescue(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
@@ -273,15 +291,21 @@ class ServerLife(nova_driver.ComputeDriver):
         :param host: this host, as Nova calls it.
         """
         self._host_name = host
+        definition_files.put_back_left_copies(self._vmops._pathutils.get_instances_dir(), host)
         super().init_host(host)
 
     def instance_exists(self, instance: Any) -> bool:
         """Whether its VM is here; not for an evacuation, which goes on with the VM.
 
-        It is that of an evacuation to this host in whose middle nova-compute died.
+        It is that of an evacuation to this host in whose middle nova-compute died. Nova asks here
+        before it moves the server's ports to this host.
+
+        :raises nova.exception.InstanceFaultRollback: when the evacuation is refused.
         """
         if instance.task_state in _EVACUATING and marks.is_marked(instance) \
                 and self._is_elsewhere(instance):
+            with self._told(instance, _rollback_to_here):
+                self.require_evacuation(instance)
             return False
         return super().instance_exists(instance)
 
@@ -294,6 +318,16 @@ class ServerLife(nova_driver.ComputeDriver):
         """Whether it is a rebuild for which the VM is to be destroyed."""
         raise NotImplementedError
 
+    def _require_next_start(self, instance: Any) -> None:
+        """Look before a server is stopped that is to start again at once.
+
+        :raises vtpm_compute.errors.StartError: when its host will hardly start it.
+        """
+        if marks.is_marked(instance):
+            doubt = self._vmops.vtpm.doubt_of_start(instance.name)
+            if doubt is not None:
+                raise errors.StartError(doubt)
+
     def _has_vm(self, instance: Any) -> bool:
         return self._vmops._vmutils.vm_exists(instance.name)
 
@@ -304,8 +338,8 @@ class ServerLife(nova_driver.ComputeDriver):
 
     def _definition_away(self, instance: Any) -> str | None:
         if self._has_vm(instance):
-            # Of an earlier try, in whose middle nova-compute died.
-            return None
+            # Of an earlier try, in whose middle nova-compute died; else, who knows whose TPM.
+            return self._misplaced(instance)
         problem = self._definition_files(instance).problem()
         if problem is None:
             return None
@@ -378,6 +412,11 @@ class ServerLife(nova_driver.ComputeDriver):
 
 def _pre_check_error(reason: str) -> nova_exception.MigrationPreCheckError:
     return nova_exception.MigrationPreCheckError(reason=reason)
+
+
+def _rollback_to_here(reason: str) -> nova_exception.InstanceFaultRollback:
+    return nova_exception.InstanceFaultRollback(
+        inner_exception=ServerOperationError(reason=reason))
 
 
 def _other_request(decided: policy.VtpmRequest | policy.Refusal) -> str | None:

@@ -8,6 +8,7 @@ import importlib
 import os
 from unittest import mock
 
+import eventlet
 import fixtures
 import greenlet
 import pytest
@@ -22,6 +23,7 @@ from tests.functional.server_life_base import EAST, KEY, OFF, OTHER_KEY, RUNNING
 from tests.hyperv import current_host, key_protector, windows
 from tests.hyperv.guardian import Guardian
 from tests.hyperv.resource_types import ETHERNET_PORT, PHYSICAL_DISK
+from vtpm_compute import virtual_machines
 
 pytestmark = pytest.mark.os_win
 
@@ -277,6 +279,34 @@ class _EveryDriver:
         self.change_guardian()
         self._reboot_server(server, hard=True)
         self.assert_tpm(server)
+
+    def test_what_stops_a_server_to_start_it_again_is_not_begun(self):
+        """Its host could not start it; Nova tells nobody why it did not reboot."""
+        server = self.boot_with_secret()
+        self.simulated.set_guarded("HV1", False)
+        changes = len(self.state_changes())
+        self.act(server, reboot={"type": "SOFT"})
+        self.assertIn("cannot unwrap the server's key protector", self.stdlog.logger.output)
+        self._server_with(server, {"status": "ACTIVE"})
+        self.assert_kept(server, "HV1")
+        image = self.create_image(2, **server_life_base.hyperv_base.GENERATION_2)
+        self.act(server, rescue={"rescue_image_ref": image})
+        server = self._server_with(server, {"status": "ERROR"})
+        self.assertIn("cannot unwrap the server's key protector", server["fault"]["message"])
+        self.assertEqual(changes, len(self.state_changes()))
+        self.reset(server)
+        self.assert_kept(server, "HV1")
+
+    def test_a_resume_on_a_host_that_is_not_guarded_any_more(self):
+        server = self.boot_with_secret()
+        self._suspend_server(server)
+        self.simulated.set_guarded("HV1", False)
+        self.assertIn("cannot unwrap the server's key protector", self.act(server, resume=None))
+        server = self._server_with(server, {"status": "SUSPENDED"})
+        self.assertNotIn("fault", server)
+        self.simulated.set_guarded("HV1", True)
+        self._resume_server(server)
+        self.assert_kept(server, "HV1")
 
     def test_the_host_boots_and_cannot_unwrap(self):
         self.flags(resume_guests_state_on_host_boot=True)
@@ -682,7 +712,28 @@ class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
         self.fail("HV1")
         self.simulated.set_guarded("HV2", False)
         self.assert_not_evacuated(server, "it is not guarded")
+        server = self._server_with(server, {"status": "ACTIVE"})
+        self.assertNotIn("fault", server)
         self.simulated.set_guarded("HV2", True)
+        self.assert_at(self.evacuate(server), "HV2")
+
+    def test_a_refused_evacuation_leaves_the_ports_alone(self):
+        self.plugged_interfaces()
+        server = self.boot_with_secret(networks="auto")
+        self.only_the_drivers_look()
+        self.fail("HV1")
+        self.simulated.set_guarded("HV2", False)
+        self.assert_not_evacuated(server, "it is not guarded")
+        self.assertEqual("HV1", self.port_of(server)["binding:host_id"])
+
+    def test_a_vm_of_the_same_name_with_another_tpm(self):
+        """Its guest state does not lie where the server's lies."""
+        server = self.boot_with_secret()
+        self.fail("HV1")
+        with mock.patch.object(virtual_machines.VirtualMachines, "guest_state_file",
+                               return_value=os.path.join(self.disks, "elsewhere", "1.vmgs")), \
+                mock.patch("os_win.utils.compute.vmutils.VMUtils.vm_exists", return_value=True):
+            self.assertIn("no storage that this host shares", self.act(server, evacuate={}))
         self.assert_at(self.evacuate(server), "HV2")
 
     def test_files_that_are_in_use(self):
@@ -755,8 +806,8 @@ class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
         self.assert_kept(server, "HV2")
         self.assert_volumes(server, "HV2", volumes)
 
-    def test_network_interfaces(self):
-        """Neutron's agent connects an interface that has its port's id for a name."""
+    def plugged_interfaces(self):
+        """[(host, id of the port)], from now on; Neutron's ports are of Hyper-V's kind."""
         plugged = []
         self.useFixture(fixtures.MonkeyPatch(
             _CH + "vif.HyperVNeutronVIFPlugin.plug", lambda plugin, instance, vif: plugged.append(
@@ -764,8 +815,17 @@ class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
         self.flags(vif_plugging_timeout=0)
         self.neutron.default_port = {
             **self.neutron.default_port, "binding:vif_type": "hyperv"}
-        server = self.boot_with_secret(networks="auto")
+        return plugged
+
+    def port_of(self, server):
         (port,) = self.neutron.list_ports(True, device_id=server["id"])["ports"]
+        return port
+
+    def test_network_interfaces(self):
+        """Neutron's agent connects an interface that has its port's id for a name."""
+        plugged = self.plugged_interfaces()
+        server = self.boot_with_secret(networks="auto")
+        port = self.port_of(server)
         self.fail("HV1")
         del plugged[:]
         self.assertEqual("", self.act(server, evacuate={}).strip())
@@ -773,7 +833,7 @@ class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
         self.assertEqual([("HV2", port["id"])], plugged)
         server = self.started(server)
         self.assert_at(server, "HV2")
-        (port,) = self.neutron.list_ports(True, device_id=server["id"])["ports"]
+        port = self.port_of(server)
         self.assertEqual(("HV2", "hyperv"), (port["binding:host_id"], port["binding:vif_type"]))
         self.come_back("HV1")
         self.assert_kept(server, "HV2")
@@ -814,6 +874,25 @@ class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
         self.evacuate(server)
         self.come_back("HV1")
         self.assertEqual("HV2", self.host_of(self.api.get_server(server["id"])))
+
+    def test_the_host_that_returns_is_killed_when_it_destroyed_its_vm(self):
+        """Hyper-V has deleted the files of the VM that runs elsewhere by now."""
+        kills = self.useFixture(killed_compute.KilledComputes(self.disks))
+        server = self.boot_with_secret()
+        self.fail("HV1")
+        server = self.evacuate(server)
+        self._stop_server(server)
+        # Nova's fixture replaces it while a service starts.
+        self.useFixture(fixtures.MonkeyPatch(
+            "nova.context.get_admin_context", nova_context.get_admin_context))
+        admin_context = nova_context.get_admin_context
+        with kills.armed("HV1", "Msvm_VirtualSystemManagementService.DestroySystem", after=True):
+            eventlet.spawn(self.boot_host, "HV1")
+        self.addCleanup(kills.end)
+        nova_context.get_admin_context = admin_context
+        self.restart("HV1")
+        self._start_server(server)
+        self.assert_kept(server, "HV2")
 
     def test_it_is_deleted_when_the_host_returns(self):
         server = self.boot_with_secret()

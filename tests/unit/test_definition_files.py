@@ -126,6 +126,30 @@ def test_copies_that_cannot_be_put_back_stay(folder, monkeypatch):
     assert files(folder) == before
 
 
+def test_copies_of_a_dead_process(tmp_path, monkeypatch):
+    """What one server's files cannot get back is said, and keeps no other's from it."""
+    servers = tmp_path / "servers"
+    definition_files.put_back_left_copies(str(servers), "HV1")
+    for name in ("instance-1", "instance-2"):
+        server = servers / name
+        copies = server / "definition-HV1" / "Virtual Machines"
+        copies.mkdir(parents=True)
+        (copies / (NAME + ".vmcx")).write_text("copy")
+        (server / "definition-HV2").mkdir()
+    logged, copy2 = [], shutil.copy2
+    monkeypatch.setattr(definition_files.LOG, "error", lambda *words: logged.append(words[1]))
+    monkeypatch.setattr(definition_files.shutil, "copy2", lambda source, target: (
+        fail(OSError("the disk is full")) if "instance-1" in source else copy2)(source, target))
+    definition_files.put_back_left_copies(str(servers), "HV1")
+    assert logged == ["instance-1"]
+    assert [sorted(path.name for path in (servers / name).iterdir()) for name in (
+        "instance-1", "instance-2")] == [
+            ["Virtual Machines", "definition-HV1", "definition-HV2"],
+            ["Virtual Machines", "definition-HV2"]]
+    assert files(servers / "instance-2") == {
+        "Virtual Machines/%s.vmcx" % NAME: "copy"}
+
+
 def test_a_file_that_another_host_has_open(folder, monkeypatch):
     before, copy2 = files(folder), shutil.copy2
     in_use = PermissionError(13, "in use by another process")
