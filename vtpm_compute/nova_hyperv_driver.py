@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nova import exception as nova_exception
 from nova.virt.hyperv import driver as hyperv_driver
 from nova.virt.hyperv import vmops as hyperv_vmops
 
@@ -31,6 +32,19 @@ class NovaHyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
     KIND = lifecycle.Driver.NOVA
     VMOPS = VMOps
     VMOPS_USERS = ("_livemigrationops", "_migrationops")
+    # Not to do it: Nova would refuse it itself, and set the server to ERROR.
+    capabilities = dict(hyperv_driver.HyperVDriver.capabilities, supports_evacuate=True)
+
+    def instance_exists(self, instance: Any) -> bool:
+        """Whether its VM is here.
+
+        :raises nova.exception.InstanceFaultRollback: when it is to be evacuated to here.
+        """
+        found: bool = super().instance_exists(instance)
+        if self._is_evacuated_to_here(instance):
+            raise nova_exception.InstanceFaultRollback(
+                inner_exception=nova_exception.InstanceEvacuateNotSupported())
+        return found
 
     def _prepare(self, context: Any, instance: Any) -> vtpm.PreparedVtpm | None:
         """As every driver; without compute-hyperv's flow for PDK files.

@@ -302,12 +302,14 @@ class ServerLife(nova_driver.ComputeDriver):
 
         :raises nova.exception.InstanceFaultRollback: when the evacuation is refused.
         """
-        if instance.task_state in _EVACUATING and marks.is_marked(instance) \
-                and self._is_elsewhere(instance):
+        if self._is_evacuated_to_here(instance) and marks.is_marked(instance):
             with self._told(instance, _rollback_to_here):
                 self.require_evacuation(instance)
             return False
         return super().instance_exists(instance)
+
+    def _is_evacuated_to_here(self, instance: Any) -> bool:
+        return instance.task_state in _EVACUATING and self._is_elsewhere(instance)
 
     def _is_elsewhere(self, instance: Any) -> bool:
         """Whether Nova has it on another host, to which it was not migrated live just now."""

@@ -38,6 +38,35 @@ class NovaHyperVLifeTest(test_server_life._EveryDriver, server_life_base.ServerL
         self._start_server(server)
         self.assert_kept(server, "HV1")
 
+    def fail(self, host):
+        self.lose_power(host)
+        self.force_down(host, True)
+
+    def force_down(self, host, down):
+        (service,) = self.api.get_services(host=host, binary="nova-compute")
+        self.api.put_service(service["id"], {"forced_down": down})
+
+    def assert_not_evacuated(self, server, words):
+        self.assertIn(words, self.act(server, evacuate={}))
+        server = self._server_with(server, {"status": "ACTIVE", "OS-EXT-SRV-ATTR:host": "HV1"})
+        self.assertNotIn("fault", server)
+        self.assertEqual([], self.machines("HV2"))
+
+    def test_its_evacuations_are_refused(self):
+        server = self.boot_with_secret()
+        self.fail("HV1")
+        self.assert_not_evacuated(server, "Nova's own Hyper-V driver does not evacuate servers.")
+        self.force_down("HV1", False)
+        self.boot_host("HV1")
+        self._stop_server(server)
+        self._start_server(server)
+        self.assert_kept(server, "HV1")
+
+    def test_its_evacuations_without_a_vtpm_are_refused(self):
+        server = self.boot_on("HV1")
+        self.fail("HV1")
+        self.assert_not_evacuated(server, "Instance evacuate is not supported.")
+
     def test_its_resizes_without_a_vtpm(self):
         server = self.boot_on("HV1")
         self._resize_server(server, self.LARGER_FLAVOR)
@@ -64,3 +93,9 @@ class NovaHyperVLifeTest(test_server_life._EveryDriver, server_life_base.ServerL
         self._delete_server(server)
         self.assertEqual([EAST], [one["name"] for one in self.simulated.guardians("HV1")])
         self.assert_nothing_left()
+
+
+class NovaHyperVCellsTest(test_server_life._Cells, server_life_base.ServerLifeCase):
+    """A resize between cells, which Nova does with every driver."""
+
+    compute_driver = "vtpm_hyperv.NovaHyperVDriver"

@@ -176,6 +176,15 @@ class VtpmClusterLifeTest(
     test_evacuation_without_shared_storage = None
 
 
+@pytest.mark.compute_hyperv
+class VtpmClusterCellsTest(test_server_life._Cells, _VtpmCluster, cluster_operations.ClusterNodes,
+                           server_life_base.ServerLifeCase):
+    """A cluster of one node, and a host that is in none in another cell."""
+
+    CLUSTERS = ({"name": "CL1", "nodes": ["HV1"]},)
+    DRIVERS = dict.fromkeys(("HV2", "HV3"), "vtpm_hyperv.HyperVDriver")
+
+
 class _Evacuations(_VtpmCluster, cluster_operations.ClusterNodes, server_life_base.ServerLifeCase):
     HOSTS = tuple({"name": name, "fabric": EAST, "live_migration": True}
                   for name in ("HV1", "HV2", "HV3"))
