@@ -96,11 +96,12 @@ def _fitting(hosts: list[Any], instance_uuid: str, asked: decision.Decision) -> 
 def _log(instance_uuid: str, hosts: list[Any], kinds: list[int],
          reasons: list[policy.Misfit | None]) -> None:
     """Totals, a line a host at debug level, and what the operator has to set right."""
-    counts = collections.Counter(kinds)
     totals: collections.Counter[str] = collections.Counter()
-    for kind, reason in enumerate(reasons):
-        if reason is not None:
-            totals[reason.total_name] += counts[kind]
+    if any(reasons):
+        for kind, count in collections.Counter(kinds).items():
+            reason = reasons[kind]
+            if reason is not None:
+                totals[reason.total_name] += count
     LOG.info("Instance %s with a vTPM: %d of %d hosts fit%s", instance_uuid,
              len(hosts) - sum(totals.values()), len(hosts), "".join(
                  ", %s: %d" % total for total in sorted(totals.items())))

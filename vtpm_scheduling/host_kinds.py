@@ -1,7 +1,8 @@
 """Many hosts as the policy sees them, quickly: hosts that the policy cannot tell apart are a kind.
 
 A cloud has thousands of hosts and a handful of kinds. Of each host only its report, one text, and
-the fabric labels of its aggregates are compared; the policy is asked once a kind.
+its list of aggregates are compared, whose fabric labels are read once a list; the policy is asked
+once a kind.
 """
 
 from __future__ import annotations
@@ -14,21 +15,31 @@ from vtpm_scheduling import policy
 _Labels = frozenset[str]
 
 
-class _Kinds(dict[Any, int]):
-    """The kinds among hosts with the same fabric labels, found as they are asked for.
-
-    A key is the text of a host's report, or the hypervisor's (type, version) where it has none.
-    """
-
-    def __init__(self, labels: _Labels, facts: list[policy.HostFacts]) -> None:
-        super().__init__()
-        self.labels = labels
-        self._facts = facts
+class _Numbers(dict[Any, int]):
+    """Numbers what is asked for, from 0."""
 
     def __missing__(self, key: Any) -> int:
-        self[key] = kind = len(self._facts)
-        self._facts.append(_facts(key, self.labels))
-        return kind
+        self[key] = number = len(self)
+        return number
+
+
+class _LabelNumbers(dict[tuple[Any, ...], int]):
+    """The number of the fabric labels of aggregates, a tuple of Nova's Aggregate objects.
+
+    Nova's scheduler has one object for an aggregate, which is compared by its identity.
+
+    :ivar labels: the sets of labels, with their numbers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.labels = _Numbers()
+
+    def __missing__(self, aggregates: tuple[Any, ...]) -> int:
+        labels = frozenset(aggregate.metadata[policy.AGGREGATE_FABRIC] for aggregate in aggregates
+                           if policy.AGGREGATE_FABRIC in aggregate.metadata)
+        self[aggregates] = number = self.labels[labels]
+        return number
 
 
 def sort(hosts: Sequence[Any]) -> tuple[list[int], list[policy.HostFacts]]:
@@ -37,16 +48,19 @@ def sort(hosts: Sequence[Any]) -> tuple[list[int], list[policy.HostFacts]]:
     :param hosts: Nova's HostState objects.
     :returns: for each host, in their order, its kind: a position in the list that follows.
     """
-    facts: list[policy.HostFacts] = []
-    unlabelled = _Kinds(frozenset(), facts)
-    kinds_of, report = _kinds_by_host_name(hosts, facts).get, policy.STAT_REPORT
-    # Written out: a call or a loop for each host would cost as much again as all of this.
-    return [kinds_of(host.host, unlabelled)[
-        host.stats.get(report) or (host.hypervisor_type, host.hypervisor_version)]
-        for host in hosts], facts
+    reports, aggregates, kinds, stat = _Numbers(), _LabelNumbers(), _Numbers(), policy.STAT_REPORT
+    # A call or a loop in Python for each host would cost as much again as all of this.
+    report_numbers = map(reports.__getitem__, [
+        host.stats.get(stat) or (host.hypervisor_type, host.hypervisor_version)
+        for host in hosts])
+    label_numbers = map(aggregates.__getitem__, map(tuple, [host.aggregates for host in hosts]))
+    kind_of_each = list(map(kinds.__getitem__, zip(report_numbers, label_numbers)))
+    keys, labels = list(reports), list(aggregates.labels)
+    return kind_of_each, [_facts(keys[key], labels[label]) for key, label in kinds]
 
 
 def _facts(key: Any, labels: _Labels) -> policy.HostFacts:
+    """:param key: the text of a report, or where there is none the hypervisor's (type, version)."""
     if isinstance(key, tuple):
         hypervisor_type, hypervisor_version = key
         return policy.HostFacts(hypervisor_type, hypervisor_version, None, labels)
@@ -54,31 +68,3 @@ def _facts(key: Any, labels: _Labels) -> policy.HostFacts:
     # Whoever made a report, which this version may not understand, is the vTPM driver.
     version = report.hypervisor_version if report else policy.MIN_HYPERVISOR_VERSION
     return policy.HostFacts(policy.HYPERV, version, report, labels)
-
-
-def _kinds_by_host_name(hosts: Sequence[Any],
-                        facts: list[policy.HostFacts]) -> dict[str, _Kinds]:
-    """The kinds with the labels of each host that is in an aggregate with ``hgs_fabric``.
-
-    Nova's scheduler makes a host's list of aggregates from their lists of hosts, so that the
-    latter, which are few, say the same.
-    """
-    by_labels: dict[_Labels, _Kinds] = {}
-
-    def kinds_with(labels: _Labels) -> _Kinds:
-        if labels not in by_labels:
-            by_labels[labels] = _Kinds(labels, facts)
-        return by_labels[labels]
-
-    by_name: dict[str, _Kinds] = {}
-    for aggregate in set().union(*[host.aggregates for host in hosts]):
-        label = aggregate.metadata.get(policy.AGGREGATE_FABRIC)
-        if label is None:
-            continue
-        labels = frozenset({label})
-        named = dict.fromkeys(aggregate.hosts or (), kinds_with(labels))
-        if not by_name.keys().isdisjoint(named):
-            for name in by_name.keys() & named.keys():
-                named[name] = kinds_with(labels | by_name[name].labels)
-        by_name.update(named)
-    return by_name

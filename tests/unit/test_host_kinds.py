@@ -91,10 +91,3 @@ def test_a_report_that_cannot_be_read_is_none(text):
     _, (facts,) = host_kinds.sort(host_states([
         ("hyperv", 10000, {policy.STAT_REPORT: text or "x"}, {0})]))
     assert policy.misfit(facts).code == policy.MisfitCode.NO_REPORT
-
-
-def test_an_aggregate_without_hosts():
-    (state,) = host_states([("hyperv", 10000, {}, set())])
-    state.aggregates.append(objects.Aggregate(id=9, metadata=METADATA[0], hosts=None))
-    _, (facts,) = host_kinds.sort([state])
-    assert facts.fabric_labels == frozenset()
