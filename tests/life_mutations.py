@@ -14,6 +14,7 @@ _LIFE = _CASES + "ComputeHyperVLifeTest::"
 _CELLS = _CASES + "ComputeHyperVCellsTest::"
 _EVACUATION = _CASES + "ComputeHyperVEvacuationTest::"
 _CLUSTER = "tests/functional/test_vtpm_cluster_driver.py::VtpmClusterDriverTest::"
+_CLUSTERED = "tests/functional/test_vtpm_cluster_driver.py::ClusterEvacuationTest::"
 
 MUTATIONS = (
     # Refusals.
@@ -295,7 +296,28 @@ MUTATIONS = (
         "host)\n",
         "",
         (_EVACUATION + "test_the_host_that_returns_is_killed_when_it_destroyed_its_vm",)),
+    Mutation(
+        "life: a refused rebuild keeps the new image",
+        "The server's disk is connected to another image's base at its next move.",
+        "vtpm_driver.py",
+        "                built_image.restore(context, instance)\n",
+        "                pass\n",
+        (_LIFE + "test_a_refused_rebuild_leaves_the_server_its_image",)),
     # The cluster.
+    Mutation(
+        "life: revert after a failover",
+        "The files of a VM that runs on another node are deleted.",
+        "server_life.py",
+        "Condition.NO_FAILOVER: lambda: \"\" if self._is_elsewhere(instance) else None})",
+        "Condition.NO_FAILOVER: lambda: None})",
+        (_CLUSTERED + "test_a_revert_after_a_failover",)),
+    Mutation(
+        "life: a node that returns takes the group",
+        "The cluster does not start the server elsewhere any more when its node fails.",
+        "cluster_operations.py",
+        "        if not self._is_on_another_node(instance):\n",
+        "        if True:\n",
+        (_CLUSTERED + "test_the_node_that_returns_leaves_the_group_of_the_evacuated_server",)),
     Mutation(
         "life: out of the cluster for good",
         "After a live migration that failed no other node starts the server when its own fails.",

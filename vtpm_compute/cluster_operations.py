@@ -59,6 +59,28 @@ class ClusterOps(clusterops.ClusterOps):
             LOG.error("The cluster does not have the server's VM any more, and will not start it "
                       "on another node: %s", exc, instance=instance)
 
+    def remove_from_cluster(self, instance: Any) -> None:
+        """Take an instance's VM out of the cluster, unless that has it on another node.
+
+        As where this node returns after its server was evacuated, or failed over.
+        """
+        if not self._is_on_another_node(instance):
+            super().remove_from_cluster(instance)
+
+    def _is_on_another_node(self, instance: Any) -> bool:
+        try:
+            if not self.is_clustered(instance):
+                return False
+            owner = self._clustutils.get_vm_host(instance.name)
+        except os_win_exceptions.HyperVClusterException as exc:
+            LOG.error("The cluster does not say which node has the server's VM, which stays in "
+                      "it: %s", exc, instance=instance)
+            return True
+        if owner.lower() == self._this_node.lower():
+            return False
+        LOG.info("%s has the server's VM, which stays in the cluster", owner, instance=instance)
+        return True
+
     def node_names(self) -> list[str]:
         """The names of the cluster's nodes.
 

@@ -129,7 +129,12 @@ def put_back_left_copies(servers: str, host: str) -> None:
     :param servers: the folder with the servers' folders, if there is one yet.
     :param host: this host's name.
     """
-    for name in os.listdir(servers) if os.path.isdir(servers) else ():
+    try:
+        names = os.listdir(servers) if os.path.isdir(servers) else []
+    except OSError as exc:
+        LOG.error("The folder of the servers could not be read: %s", exc)
+        return
+    for name in names:
         files = DefinitionFiles(os.path.join(servers, name), host)
         try:
             files.put_back()

@@ -93,6 +93,10 @@ class Condition(enum.Enum):
         "The failover cluster has the server's VM, and starts it itself on another node. An "
         "administrator can move its group (Move-ClusterGroup).",
         "the other host's cluster does not have the VM, on whichever node")
+    NO_FAILOVER = (
+        "The failover cluster has moved the server's VM to another node since the resize, which "
+        "cannot be reverted from there: its files would be deleted under it.",
+        "the cluster has not moved the VM to another node since")
     DEFINITION_SHARED = (
         "The server's TPM is on the host that failed: its VM's files are on no storage that this "
         "host shares. Here it would get a new and empty TPM.",
@@ -118,6 +122,9 @@ _RESIZE = Rule(
     Verdict.KEEPS_IF, "The VM's definition is exported and imported. Looked at before the server "
     "is stopped; the scheduler looks at the target.",
     (Condition.SAME_REQUEST, Condition.GUEST_STATE_IN_PLACE, Condition.CAN_UNWRAP))
+_REVERT = (
+    "The old VM is imported again, with the TPM it had before the resize. A boot volume keeps what "
+    "the guest wrote since: where it sealed keys anew, BitLocker asks for the recovery key.")
 _DEFINES_ANEW = Rule(
     Verdict.REFUSED, "Nova's own driver defines a new VM over the old disk.",
     sentence="Nova's own Hyper-V driver would give the server a new and empty TPM in a resize or "
@@ -187,10 +194,8 @@ RULES: dict[Operation, dict[Driver, Rule]] = {
         Driver.CLUSTER: Rule(Verdict.KEEPS, "The old host's copy goes."),
         Driver.NOVA: Rule(Verdict.NOT_OFFERED, "There is no resize to confirm.")},
     Operation.REVERT: {
-        Driver.COMPUTE_HYPERV: Rule(
-            Verdict.KEEPS, "The old VM is imported again, with the TPM it had before the resize."),
-        Driver.CLUSTER: Rule(
-            Verdict.KEEPS, "The old VM is imported again, with the TPM it had before the resize."),
+        Driver.COMPUTE_HYPERV: Rule(Verdict.KEEPS, _REVERT),
+        Driver.CLUSTER: Rule(Verdict.KEEPS_IF, _REVERT, (Condition.NO_FAILOVER,)),
         Driver.NOVA: Rule(Verdict.NOT_OFFERED, "There is no resize to revert.")},
     Operation.LIVE_MIGRATION: dict.fromkeys(Driver, _LIVE_MIGRATION),
     Operation.LIVE_MIGRATION_ABORT: dict.fromkeys(Driver, _NO_ABORT),

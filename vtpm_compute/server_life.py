@@ -268,7 +268,14 @@ class ServerLife(nova_driver.ComputeDriver):
 
         Nova destroys the VMs of evacuated servers when nova-compute starts, also while the
         evacuation may yet be refused.
+
+        :raises nova.exception.InstanceFaultRollback: for the revert of a resize, where the cluster
+            moved the VM from here to another node since.
         """
+        if marks.is_marked(instance) and instance.task_state == task_states.RESIZE_REVERTING:
+            with self._told(instance, _rollback_to_here):
+                self._require(Operation.REVERT, {
+                    Condition.NO_FAILOVER: lambda: "" if self._is_elsewhere(instance) else None})
         if not marks.is_marked(instance) or not self._has_vm(instance):
             super().destroy(context, instance, network_info, block_device_info, destroy_disks,
                             **kwargs)
@@ -303,6 +310,9 @@ class ServerLife(nova_driver.ComputeDriver):
         :raises nova.exception.InstanceFaultRollback: when the evacuation is refused.
         """
         if self._is_evacuated_to_here(instance) and marks.is_marked(instance):
+            if self._is_imported_next(instance):
+                # Asked for each of its volumes: that it is not refused is decided.
+                return False
             with self._told(instance, _rollback_to_here):
                 self.require_evacuation(instance)
             return False
@@ -315,6 +325,10 @@ class ServerLife(nova_driver.ComputeDriver):
         """Whether Nova has it on another host, to which it was not migrated live just now."""
         return (instance.host != self._host_name
                 and instance.task_state != task_states.MIGRATING)
+
+    def _is_imported_next(self, instance: Any) -> bool:
+        """Whether an evacuation to here is not refused, and its VM not imported yet."""
+        raise NotImplementedError
 
     def _is_rebuilt_here(self, instance: Any) -> bool:
         """Whether it is a rebuild for which the VM is to be destroyed."""

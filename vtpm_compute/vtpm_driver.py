@@ -15,7 +15,16 @@ from nova.compute import task_states, vm_states
 from nova.compute import utils as compute_utils
 from oslo_log import log as logging
 
-from vtpm_compute import errors, host_report, lifecycle, marks, server_life, vtpm, vtpm_vmops
+from vtpm_compute import (
+    built_image,
+    errors,
+    host_report,
+    lifecycle,
+    marks,
+    server_life,
+    vtpm,
+    vtpm_vmops,
+)
 from vtpm_compute.lifecycle import Operation
 from vtpm_scheduling import policy
 
@@ -93,6 +102,7 @@ class VtpmDriver(server_life.ServerLife):
                     raise
                 # The stock driver refuses it, as it would on every other host.
                 raise abort(instance, exc.format_message()) from exc
+            built_image.remember(instance)
             undo.pop_all()
 
     def rebuild(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
@@ -117,6 +127,8 @@ class VtpmDriver(server_life.ServerLife):
                 self._rebuilds[instance.uuid] = self._prepare(context, instance)
         except errors.VtpmError as exc:
             LOG.warning("The server is left as it is: %s", exc, instance=instance)
+            if not kwargs.get("evacuate"):
+                built_image.restore(context, instance)
             raise nova_exception.InstanceFaultRollback(
                 inner_exception=abort(instance, str(exc))) from exc
         raise NotImplementedError()
@@ -126,6 +138,9 @@ class VtpmDriver(server_life.ServerLife):
         if instance.task_state != task_states.REBUILDING:
             self._rebuilds.pop(instance.uuid, None)
         super().destroy(context, instance, *args, **kwargs)
+
+    def _is_imported_next(self, instance: Any) -> bool:
+        return instance.uuid in self._evacuations
 
     def _is_rebuilt_here(self, instance: Any) -> bool:
         return instance.uuid in self._rebuilds

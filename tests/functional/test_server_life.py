@@ -15,6 +15,7 @@ import pytest
 from nova import context as nova_context
 from nova import exception as nova_exception
 from nova import objects
+from nova.image import glance
 from os_brick import exception as os_brick_exception
 
 from tests.functional import attached_volumes, killed_compute
@@ -92,6 +93,34 @@ class _EveryDriver:
             self.key_manager.payloads[OTHER_KEY])], guardians)
         self.assertIsNone(self.simulated.read_tpm("HV1", self.name_of(server), "bitlocker"))
         self.assert_one_protector(2)
+
+    def test_a_refused_rebuild_leaves_the_server_its_image(self):
+        """Nova wrote the other one into it; a move would look for the disk's base in that."""
+        server = self.boot_with_secret()
+
+        def of_image():
+            shown = self.api.get_server(server["id"])
+            return shown["image"], {name: value for name, value in self.system_metadata(
+                server).items() if name.startswith("image_")}
+        before = of_image()
+        self.assertEqual(KEY, before[1]["image_os_vtpm_keys"])
+        # It names a key that is no key protector.
+        other = self.image(2, os_vtpm_keys=OTHER_KEY, os_type="windows")
+        get = glance.API.get
+
+        def get_none_but_the_other(api, context, image, *arguments, **keywords):
+            if image != other:
+                raise nova_exception.ImageNotFound(image_id=image)
+            return get(api, context, image, *arguments, **keywords)
+        self.assertIn("is not a key protector", self.act(server, rebuild={"imageRef": other}))
+        self._server_with(server, {"status": "ACTIVE"})
+        self.assertEqual(before, of_image())
+        self.useFixture(fixtures.MonkeyPatch("nova.image.glance.API.get", get_none_but_the_other))
+        self.act(server, rebuild={"imageRef": other})
+        image, metadata = of_image()
+        self.assertEqual((before[0], before[0]["id"]), (image, metadata["image_base_image_ref"]))
+        self.requests = len(self.key_manager.requests)
+        self.assert_kept(server, "HV1")
 
     def test_delete(self):
         server = self.boot_with_secret()

@@ -13,6 +13,7 @@ from oslo_config import cfg
 from tests.functional import cluster_operations, hyperv_base, server_life_base, test_server_life
 from tests.functional.cluster_operations import FAILED, OFF, ONLINE
 from tests.functional.server_life_base import EAST, RUNNING, WEST
+from tests.hyperv import windows
 
 pytestmark = pytest.mark.os_win
 
@@ -213,6 +214,47 @@ class ClusterEvacuationTest(_Evacuations):
         self.assertEqual([], self.machines("HV3"))
         self.start_compute_on("HV2")
         self.assert_on(server, "HV2")
+
+
+    def test_the_node_that_returns_leaves_the_group_of_the_evacuated_server(self):
+        """Of a server that somebody had taken out of the cluster."""
+        server = self.boot_with_secret()
+        with windows.acting_as("HV1"):
+            self.computes["HV1"].driver._clops._clustutils.delete(self.name_of(server))
+        self.assertIsNone(self.group_of(server))
+        self.lose("HV1")
+        self.force_down("HV1")
+        self.assertEqual("", self.act(server, evacuate={"host": "HV2"}).strip())
+        if self.api.get_server(server["id"])["status"] == "SHUTOFF":  # by the version of Nova
+            self._start_server(server)
+        group = self.group_of(server)
+        self.assertEqual(("HV2", ONLINE), (group["owner"], group["state"]))
+        self.simulated.restore_node("HV1")
+        self.start_compute_on("HV1")
+        self.assertEqual([], self.machines("HV1"))
+        self.assertEqual(group, self.group_of(server))
+        self.assert_on(server, "HV2")
+
+    def test_a_revert_after_a_failover(self):
+        """The node of the resize is asked to destroy a VM that another one has by now."""
+        self.flags(auto_failback=False, group="hyperv")
+        server = self.boot_with_secret()
+        self._migrate_server(server)
+        server = self._wait_for_state_change(server, "VERIFY_RESIZE")
+        resized_on = self.host_of(server)
+        self.lose(resized_on)
+        self._soon(lambda: self.assertEqual(
+            self.group_of(server)["owner"], self.host_of(self.api.get_server(server["id"]))))
+        here = self.group_of(server)["owner"]
+        self.assertNotEqual(resized_on, here)
+        self.simulated.restore_node(resized_on)
+        self.start_compute_on(resized_on)
+        self.assertIn("since the resize", self.act(server, revertResize=None))
+        self._server_with(server, {"status": "ACTIVE"})
+        self.assert_on(server, here)
+        self._stop_server(server)
+        self._start_server(server)
+        self.assert_on(server, here)
 
 
 @pytest.mark.compute_hyperv
