@@ -15,7 +15,7 @@ import pytest
 from nova.compute import power_state
 from nova.tests.functional.api import client as api_client
 
-from tests.functional import killed_compute
+from tests.functional import killed_compute, test_vtpm_cluster_driver
 from tests.functional.server_life_base import EAST, OFF, RUNNING, SECRET
 from tests.hyperv import windows
 
@@ -29,8 +29,9 @@ DEFINE = "Msvm_VirtualSystemManagementService.DefineSystem"
 START_AGAIN = {"SHUTOFF": "os-start", "SUSPENDED": "resume"}
 
 
-class KilledComputeCase(server_life_base.ServerLifeCase):
-    """
+class KilledNodes:
+    """Before a :class:`~tests.functional.server_life_base.ServerLifeCase`: kills nova-computes.
+
     :cvar POINTS: at how many changes of an operation nova-compute is killed, at most; 0 is all
     """
 
@@ -158,7 +159,7 @@ def positions(count, points):
 
 
 class _EveryDriver:
-    """What every driver does, before a :class:`KilledComputeCase`."""
+    """What every driver does, before :class:`KilledNodes`."""
 
     def recover(self, server):
         """What an operator and a user do about a server that hangs or failed."""
@@ -328,7 +329,6 @@ class _EveryDriver:
         plain = self.create_image(2, **server_life_base.hyperv_base.GENERATION_2)
 
         def make_plain(server):
-            """It may have lived on, with a vTPM."""
             self._rebuild_server(server, plain)
             self.make_disk_old(server)
 
@@ -341,7 +341,7 @@ class _EveryDriver:
                     self.assertTrue(machine["state"] == OFF or machine["security"]["TpmEnabled"]
                                     or is_old, (action, machine))
             self.assert_rebuilt(server)
-            return True
+            return False
         self.walk({"rebuild": {"imageRef": self.image()}}, settle, prepare=make_plain,
                   points=POINTS)
 
@@ -441,11 +441,27 @@ class _Moves:
 
 
 @pytest.mark.compute_hyperv
-class ComputeHyperVKilledTest(_EveryDriver, _Moves, KilledComputeCase):
+class ComputeHyperVKilledTest(_EveryDriver, _Moves, KilledNodes, server_life_base.ServerLifeCase):
     """compute-hyperv's standalone driver, on the hosts' own disks."""
 
 
-class NovaHyperVKilledTest(_EveryDriver, KilledComputeCase):
+@pytest.mark.compute_hyperv
+class ClusterKilledTest(
+        _EveryDriver, _Moves, KilledNodes, test_vtpm_cluster_driver.ClusterStorage,
+        server_life_base.ServerLifeCase):
+    """compute-hyperv's cluster driver, on storage that the nodes share."""
+
+    POINTS = FEWER_POINTS
+
+    def bring_back(self, server, there):
+        """Move-ClusterVirtualMachineRole."""
+        with windows.acting_as(there):
+            utilsfactory = importlib.import_module("os_win.utilsfactory")
+            utilsfactory.get_clusterutils().live_migrate_vm(
+                self.name_of(server), self.host_of(server), 60)
+
+
+class NovaHyperVKilledTest(_EveryDriver, KilledNodes, server_life_base.ServerLifeCase):
     """Nova's own driver, on the hosts' own disks."""
 
     compute_driver = "vtpm_hyperv.NovaHyperVDriver"
