@@ -40,7 +40,6 @@ class VMOps(vtpm_vmops.VtpmVMOps, hyperv_vmops.VMOps):
             return
         if prepared.protector is None:
             super()._configure_secure_vm(context, instance, image_meta, secure_boot_enabled)
-            marks.mark(instance, prepared.shielded, prepared.fabric_thumbprint)
         else:
             self.attach_prepared(instance, secure_boot_enabled)
 

@@ -10,7 +10,7 @@ _SHIELDED = "shielded"
 
 
 def mark(instance: Any, shielded: bool, fabric_thumbprint: str) -> None:
-    """Write that the instance has a vTPM, which belongs to this fabric, and save it."""
+    """Write that the instance's VM is to have a vTPM, of this fabric, and save it."""
     instance.system_metadata[policy.MARK_VTPM] = _SHIELDED if shielded else "vtpm"
     instance.system_metadata[policy.MARK_FABRIC] = fabric_thumbprint
     instance.save()

@@ -92,6 +92,8 @@ class VtpmDriver(server_life.ServerLife):
                     marks.unmark(instance)
                     build()
                 else:
+                    # Before there is a VM: where this process is killed, none starts without it.
+                    marks.mark(instance, prepared.shielded, prepared.fabric_thumbprint)
                     with self._vmops.prepared(instance, prepared):
                         build()
             except errors.VtpmError as exc:

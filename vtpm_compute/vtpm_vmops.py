@@ -78,7 +78,6 @@ class VtpmVMOps(_StockVMOps):
                         "verified", instance=instance)
         self.vtpm.attach(instance.name, prepared)
         LOG.info("The vTPM is attached", instance=instance)
-        marks.mark(instance, prepared.shielded, prepared.fabric_thumbprint)
 
     def power_on(self, instance: Any, *args: Any, **kwargs: Any) -> None:
         """Start the VM; at the first start with a vTPM, a failure names the cause."""

@@ -29,6 +29,8 @@ _FILE_CHANGES = ("mkdir", "rename", "replace", "unlink", "remove", "rmdir")
 
 # Folders of the drivers' own: cached images, locks.
 _OF_NO_SERVER = {"_base", "locks"}
+# Some are made once, for all servers: not to be counted, as it is but the first operation's.
+_MADE_ONCE = {"Instances", "export"}
 
 
 class _Halted(BaseException):
@@ -42,12 +44,13 @@ class KilledComputes(fixtures.Fixture):
     certificates or of a cluster, or a change of a file or a folder below ``folder``.
 
     :param folder: where the hosts' disks are
+    :ivar halted: the green threads that are
     """
 
     def __init__(self, folder):
         super().__init__()
         self._folder = os.path.join(folder, "")
-        self._dead, self._halted, self._is_over = set(), [], False
+        self._dead, self.halted, self._is_over = set(), [], False
         self._host = self._changes = self._killed_at = self._death = None
         self._reads = False
         self._main = native.module("threading").get_ident()
@@ -133,7 +136,8 @@ class KilledComputes(fixtures.Fixture):
 
     def _change_file(self, name, original, path, *arguments, **keywords):
         if getattr(self._inside, "depth", 0) or not (
-                keywords.get("dir_fd") is not None or self._is_of_a_host(path)):
+                keywords.get("dir_fd") is not None or self._is_of_a_host(path)) \
+                or self._is_made_once(name, path):
             return original(path, *arguments, **keywords)
         return self._make("%s %s" % (name, os.path.basename(os.fsdecode(path))),
                           lambda: original(path, *arguments, **keywords))
@@ -141,6 +145,10 @@ class KilledComputes(fixtures.Fixture):
     def _is_of_a_host(self, path):
         path = os.path.abspath(os.fsdecode(path))
         return path.startswith(self._folder) and not _OF_NO_SERVER & set(path.split(os.sep))
+
+    def _is_made_once(self, name, path):
+        folder, base = os.path.split(os.path.abspath(os.fsdecode(path)))
+        return name == "mkdir" and (base in _MADE_ONCE or os.path.join(folder, "") == self._folder)
 
     def _access(self, name, original, *arguments, **keywords):
         self._halt_if_dead()
@@ -207,7 +215,7 @@ class KilledComputes(fixtures.Fixture):
         this = greenlet.getcurrent()
         if this.parent is None:
             raise AssertionError("the test itself runs on a computer that was killed")
-        self._halted.append(this)
+        self.halted.append(this)
         if not self._death.ready():
             self._death.send()
         while True:
@@ -219,6 +227,6 @@ class KilledComputes(fixtures.Fixture):
         """End what is halted, when the test is over; what it does on its way out counts no more.
         """
         self._is_over = True
-        while self._halted:
-            eventlet.kill(self._halted.pop())
+        while self.halted:
+            eventlet.kill(self.halted.pop())
         eventlet.sleep(0)

@@ -6,6 +6,8 @@ Its TPM's contents are there when a user or an operator has done what Nova docum
 # Patches nova first.
 from tests.functional import server_life_base  # isort: skip
 
+import contextlib
+import importlib
 import os
 import shutil
 
@@ -13,18 +15,27 @@ import pytest
 from nova.compute import power_state
 from nova.tests.functional.api import client as api_client
 
-from tests.functional import killed_compute
-from tests.functional.server_life_base import EAST, OFF, RUNNING
+from tests.functional import killed_compute, test_vtpm_cluster_driver
+from tests.functional.server_life_base import EAST, OFF, RUNNING, SECRET
+from tests.hyperv import windows
 
 pytestmark = pytest.mark.os_win
 
 # At how many changes of an operation nova-compute is killed, at most; "0" is all.
 POINTS = int(os.environ.get("VTPM_KILLS", "3"))
+# Where another driver's walk has more.
+FEWER_POINTS = POINTS and max(POINTS - 1, 2)
 DEFINE = "Msvm_VirtualSystemManagementService.DefineSystem"
 START_AGAIN = {"SHUTOFF": "os-start", "SUSPENDED": "resume"}
 
 
-class KilledComputeCase(server_life_base.ServerLifeCase):
+class KilledNodes:
+    """Before a :class:`~tests.functional.server_life_base.ServerLifeCase`: kills nova-computes.
+
+    :cvar POINTS: at how many changes of an operation nova-compute is killed, at most; 0 is all
+    """
+
+    POINTS = POINTS
 
     def setUp(self):
         super().setUp()
@@ -39,20 +50,25 @@ class KilledComputeCase(server_life_base.ServerLifeCase):
         return self._images[number]
 
     def restart(self, host):
+        self.green_threads.leave(self.kills.halted)
         super().restart(host)
         # Before the new services stop: they would wait for what is halted.
         self.addCleanup(self.kills.end)
 
     # Killing.
 
-    def walk(self, operate, settle, host="HV1", prepare=None, points=POINTS, reads=False):
+    def walk(self, operate, settle, host="HV1", prepare=None, points=None, reads=False,
+             boots=False, at=()):
         """Kill a host's nova-compute at changes that it makes in an operation, and start it again.
 
         :param operate: the action, as the API takes it; or a function that asks for it
         :param settle: called with the server when nova-compute runs again
         :param prepare: called with the new server, before the operation
         :param points: how many of the changes, at most
+        :param boots: whether the operation makes the server, and returns it
+        :param at: numbers or names of changes, before which to kill it, instead of them all
         """
+        points = self.POINTS if points is None else points
         if not callable(operate):
             action = operate
 
@@ -62,24 +78,25 @@ class KilledComputeCase(server_life_base.ServerLifeCase):
         self.server = None
         self.simulated_calls_anew()
         with self.kills.recorded(host, reads) as changes:
-            server = self.prepared(prepare)
+            server = None if boots else self.prepared(prepare)
             changes.clear()
-            operate(server)
+            server = operate(server) or server
             self.wait_for_end(server)
         self.assertNotEqual([], changes)
         self.settle(settle, server)
-        for number, after in positions(len(changes), points):
+        for number, after in [(one, False) for one in at] or positions(len(changes), points):
             try:
-                server = self.prepared(prepare)
+                server = None if boots else self.prepared(prepare)
                 with self.kills.armed(host, number, after, reads):
-                    operate(server)
+                    server = operate(server) or server
                 self.kills.bury(self.computes[host])
                 self.restart(host)
                 self.settle(settle, server)
             except Exception as exc:
-                raise AssertionError("killed %s change %d, %s, of %s: %s" % (
-                    "after" if after else "before", number, changes[number], changes, exc)) from exc
-        self.end(server)
+                raise AssertionError("killed %s change %s of %s: %s" % (
+                    "after" if after else "before", number, changes, exc)) from exc
+        if self.server is not None:
+            self.end(self.server)
 
     def settle(self, settle, server):
         """:param settle: its result is whether the server can live on"""
@@ -105,9 +122,10 @@ class KilledComputeCase(server_life_base.ServerLifeCase):
     def wait_for_end(self, server):
         """Nova is done with what it was asked for last."""
         def look():
-            action, *_ = self.api.get_instance_actions(server["id"])
+            actions = self.api.get_instance_actions(server["id"])
+            self.assertNotEqual([], actions)
             events = self.api.api_get("/servers/%s/os-instance-actions/%s" % (
-                server["id"], action["request_id"])).body["instanceAction"]["events"]
+                server["id"], actions[0]["request_id"])).body["instanceAction"]["events"]
             self.assertTrue(events and all(event["finish_time"] for event in events))
         try:
             self._soon(look)
@@ -140,8 +158,8 @@ def positions(count, points):
     return [(number, False) if number < count else (count - 1, True) for number in chosen]
 
 
-@pytest.mark.compute_hyperv
-class ComputeHyperVKilledTest(KilledComputeCase):
+class _EveryDriver:
+    """What every driver does, before :class:`KilledNodes`."""
 
     def recover(self, server):
         """What an operator and a user do about a server that hangs or failed."""
@@ -159,7 +177,7 @@ class ComputeHyperVKilledTest(KilledComputeCase):
         else:
             self.act(server, reboot={"type": "HARD"})
             if self.api.get_server(server["id"])["OS-EXT-STS:power_state"] != power_state.RUNNING:
-                # compute-hyperv's reboot starts no VM that is saved.
+                # Stock drivers' reboots start no VM that is saved, Nova's none that is off.
                 for action in ("os-stop", "os-start"):
                     self.assertEqual("", self.act(server, **{action: None}).strip())
 
@@ -170,7 +188,7 @@ class ComputeHyperVKilledTest(KilledComputeCase):
         return True
 
     def kept_once(self, server):
-        """As where compute-hyperv leaves its rescue disk: it rescues that server no more."""
+        """As where a driver leaves its rescue disk: it rescues that server no more."""
         self.kept(server)
         return False
 
@@ -215,26 +233,185 @@ class ComputeHyperVKilledTest(KilledComputeCase):
         self.walk({"createImage": {"name": "snapshot"}}, self.kept)
 
     def test_delete(self):
-        self.walk(lambda server: self.api.delete_server(server["id"]), self.deleted)
+        def delete(server):
+            self.api.delete_server(server["id"])
+        self.walk(delete, self.deleted)
 
     def deleted(self, server):
         self._wait_until_deleted(server)
         return False
 
-    # Moves.
+    # Where the VM is made.
+
+    def test_rebuild_before_the_vtpm_is_attached(self):
+        """The new VM is there, without a TPM: no guest runs in it."""
+        server = self.boot_with_secret()
+        with self.kills.armed("HV1", DEFINE, after=True):
+            self.api.post_server_action(server["id"], {"rebuild": {"imageRef": self.image()}})
+        self.kills.bury(self.computes["HV1"])
+        self.restart("HV1")
+        self._server_with(server, {"status": "ERROR"})
+        self.reset(server)
+        self.assertIn("no TPM", self.act(server, reboot={"type": "HARD"}))
+        machine = self.machine(server)
+        self.assertEqual((False, OFF), (machine["security"]["TpmEnabled"], machine["state"]))
+        self.act(server, rebuild={"imageRef": self.image()})
+        self._server_with(server, {"status": "ACTIVE"})
+        machine = self.machine(server)
+        self.assertEqual((True, RUNNING), (machine["security"]["TpmEnabled"], machine["state"]))
+        self.end(server)
+
+    def test_boot(self):
+        """Nova lets such a server be deleted, and nothing else: it was never launched."""
+        def settle(server):
+            self.assert_no_guest_without_tpm(server)
+            return False
+        self.walk(self.boot_one, settle, boots=True)
+
+    def boot_one(self, server):
+        """Ask for a server; returns it when its host is known."""
+        server = self._build_server(
+            image_uuid=self.image(), flavor_id=self.PLAIN_FLAVOR, networks="none", host="HV1")
+        return self._wait_for_server_parameter(
+            self.api.post_server({"server": server}), {"OS-EXT-SRV-ATTR:host": "HV1"})
+
+    def assert_no_guest_without_tpm(self, server):
+        """Whatever its user and an administrator try."""
+        for action in ({"reboot": {"type": "HARD"}}, {"os-resetState": {"state": "active"}},
+                       {"reboot": {"type": "HARD"}}, {"os-stop": None}, {"os-start": None}):
+            with contextlib.suppress(api_client.OpenStackApiException):
+                # Nova refuses some, by the server's state.
+                if "os-resetState" in action:
+                    self.reset(server)
+                else:
+                    self.act(server, **action)
+            for machine in self.machines("HV1"):
+                self.assertTrue(machine["state"] == OFF or machine["security"]["TpmEnabled"],
+                                (action, machine))
+
+    def assert_rebuilt(self, server):
+        """A rebuild succeeds: the server has a new TPM, as its image says."""
+        self.assertEqual("", self.act(server, rebuild={"imageRef": self.image()}).strip())
+        if self.api.get_server(server["id"])["status"] == "SHUTOFF":  # as before
+            self._start_server(server)
+        machine = self.machine(self._server_with(server, {"status": "ACTIVE"}))
+        self.assertEqual((True, RUNNING), (machine["security"]["TpmEnabled"], machine["state"]))
+        self.assertIsNone(self.simulated.read_tpm("HV1", self.name_of(server), "bitlocker"))
+
+    def test_rebuild(self):
+        self.walk({"rebuild": {"imageRef": self.image()}}, self.rebuilt, prepare=self.make_disk_old)
+
+    def root_disk(self, server):
+        return os.path.join(self.folder_of(server), "root.vhdx")
+
+    def make_disk_old(self, server):
+        os.utime(self.root_disk(server), (1, 1))
+
+    def rebuilt(self, server):
+        """The old VM with its TPM, or the new one with another; or nothing runs, up to a rebuild.
+        """
+        self.assert_no_guest_without_tpm(server)
+        self.assert_old_or_new(server)
+        self.assert_rebuilt(server)
+        self.assertNotEqual(1, os.path.getmtime(self.root_disk(server)))
+        return False
+
+    def assert_old_or_new(self, server):
+        for machine in self.machines("HV1"):
+            if machine["state"] == RUNNING:
+                is_old = machine["id"] == self.identifier
+                self.assertEqual(is_old, os.path.getmtime(self.root_disk(server)) == 1)
+                self.assertEqual(SECRET if is_old else None, self.simulated.read_tpm(
+                    "HV1", self.name_of(server), "bitlocker"))
+
+    def test_rebuild_that_adds_a_vtpm(self):
+        """Until the new VM is complete, the old one runs as it did, or nothing."""
+        plain = self.create_image(2, **server_life_base.hyperv_base.GENERATION_2)
+
+        def make_plain(server):
+            self._rebuild_server(server, plain)
+            self.make_disk_old(server)
+
+        def settle(server):
+            for action in ({"reboot": {"type": "HARD"}}, {"os-stop": None}, {"os-start": None}):
+                with contextlib.suppress(api_client.OpenStackApiException):
+                    self.act(server, **action)
+                for machine in self.machines("HV1"):
+                    is_old = os.path.getmtime(self.root_disk(server)) == 1
+                    self.assertTrue(machine["state"] == OFF or machine["security"]["TpmEnabled"]
+                                    or is_old, (action, machine))
+            self.assert_rebuilt(server)
+            return False
+        self.walk({"rebuild": {"imageRef": self.image()}}, settle, prepare=make_plain,
+                  points=POINTS)
+
+    # Live migrations.
+
+    MIGRATE = {"os-migrateLive": {"host": "HV2", "block_migration": "auto"}}
+
+    def test_live_migration_on_the_source(self):
+        self.walk(self.MIGRATE, self.migrated)
+
+    def test_live_migration_on_the_destination(self):
+        # For what the other host asks of one that was killed.
+        self.flags(rpc_response_timeout=3, long_rpc_timeout=3)
+        # While it is asked, before the VM comes, and when it is there. It changes nothing itself.
+        self.walk(self.MIGRATE, self.migrated, "HV2", reads=True, at=(
+            0, 5, "Msvm_VirtualSystemManagementService.GetSummaryInformation"))
+
+    def migrated(self, server):
+        """The VM is whole on one host; what the documentation says gets it to where Nova has it.
+        """
+        def look():
+            (migration,) = self.api.api_get(
+                "/os-migrations?instance_uuid=%s" % server["id"]).body["migrations"]
+            if migration["status"] != "completed":
+                self._server_with(server, {"OS-EXT-STS:task_state": None})
+        # Completed for Nova, though the other host did not take it over.
+        self._soon(look)
+        server = self.api.get_server(server["id"])
+        if server["OS-EXT-STS:task_state"]:
+            self.reset(server)
+        (there,) = (host["name"] for host in self.HOSTS if self.machines(host["name"]))
+        self.assertEqual(SECRET, self.simulated.read_tpm(there, self.name_of(server), "bitlocker"))
+        if there != self.host_of(server):
+            self.bring_back(server, there)
+        self.kept(server, self.host_of(server))
+        self._delete_server(server)
+        self.remove_empty_folders(server)
+        return False
+
+    def remove_empty_folders(self, server):
+        """As Nova and Windows leave them where the VM was, or was to come."""
+        for host in ("HV1", "HV2"):
+            folder = os.path.join(self.simulated.storage.folder(host), "Instances",
+                                  self.name_of(server))
+            self.assertEqual([], [name for _, _, names in os.walk(folder) for name in names])
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def bring_back(self, server, there):
+        """Move-VM, on the host where the VM is."""
+        with windows.acting_as(there):
+            utilsfactory = importlib.import_module("os_win.utilsfactory")
+            utilsfactory.get_livemigrationutils().live_migrate_vm(
+                self.name_of(server), self.host_of(server))
+
+
+class _Moves:
+    """Resizes and cold migrations, which Nova's own driver refuses."""
 
     def test_resize_on_the_source(self):
-        self.walk({"migrate": None}, self.kept, points=POINTS and POINTS + 1)
+        self.walk({"migrate": None}, self.kept, points=self.POINTS and self.POINTS + 1)
 
     def test_resize_on_the_destination(self):
-        self.walk({"migrate": None}, self.reverted, "HV2", points=POINTS and POINTS + 1)
+        self.walk({"migrate": None}, self.reverted, "HV2", points=self.POINTS and self.POINTS + 1)
 
     def test_revert_on_the_destination(self):
         self.walk({"revertResize": None}, self.reverted, "HV2", self.resized)
 
     def test_revert_on_the_source(self):
         self.walk({"revertResize": None}, self.kept, "HV1", self.resized,
-                  points=POINTS and POINTS + 2)
+                  points=self.POINTS and self.POINTS + 2)
 
     def test_confirm(self):
         def settle(server):
@@ -262,22 +439,34 @@ class ComputeHyperVKilledTest(KilledComputeCase):
             self.assertEqual("", self.act(server, revertResize=None).strip())
         return self.kept(server)
 
-    # Where the VM is made.
 
-    def test_rebuild_before_the_vtpm_is_attached(self):
-        """The new VM is there, without a TPM: no guest runs in it."""
-        server = self.boot_with_secret()
-        with self.kills.armed("HV1", DEFINE, after=True):
-            self.api.post_server_action(server["id"], {"rebuild": {"imageRef": self.image()}})
-        self.kills.bury(self.computes["HV1"])
-        self.restart("HV1")
-        self._server_with(server, {"status": "ERROR"})
-        self.reset(server)
-        self.assertIn("no TPM", self.act(server, reboot={"type": "HARD"}))
-        machine = self.machine(server)
-        self.assertEqual((False, OFF), (machine["security"]["TpmEnabled"], machine["state"]))
-        self.act(server, rebuild={"imageRef": self.image()})
-        self._server_with(server, {"status": "ACTIVE"})
-        machine = self.machine(server)
-        self.assertEqual((True, RUNNING), (machine["security"]["TpmEnabled"], machine["state"]))
-        self.end(server)
+@pytest.mark.compute_hyperv
+class ComputeHyperVKilledTest(_EveryDriver, _Moves, KilledNodes, server_life_base.ServerLifeCase):
+    """compute-hyperv's standalone driver, on the hosts' own disks."""
+
+
+@pytest.mark.compute_hyperv
+class ClusterKilledTest(
+        _EveryDriver, _Moves, KilledNodes, test_vtpm_cluster_driver.ClusterStorage,
+        server_life_base.ServerLifeCase):
+    """compute-hyperv's cluster driver, on storage that the nodes share."""
+
+    POINTS = FEWER_POINTS
+
+    def bring_back(self, server, there):
+        """Move-ClusterVirtualMachineRole."""
+        with windows.acting_as(there):
+            utilsfactory = importlib.import_module("os_win.utilsfactory")
+            utilsfactory.get_clusterutils().live_migrate_vm(
+                self.name_of(server), self.host_of(server), 60)
+
+
+class NovaHyperVKilledTest(_EveryDriver, KilledNodes, server_life_base.ServerLifeCase):
+    """Nova's own driver, on the hosts' own disks."""
+
+    compute_driver = "vtpm_hyperv.NovaHyperVDriver"
+    POINTS = FEWER_POINTS
+
+    def files(self, host):
+        # A snapshot leaves the folder of all exports, empty.
+        return [path for path in super().files(host) if path != "export"]

@@ -108,24 +108,8 @@ class VtpmClusterDriverTest(
         self.delete(server)
 
 
-@pytest.mark.compute_hyperv
-class VtpmClusterLifeTest(
-        _VtpmCluster, cluster_operations.ClusterNodes, test_server_life.ComputeHyperVLifeTest):
-    """What compute-hyperv's standalone driver does, on storage that the nodes share."""
-
-    # The cluster's own: see test_the_cluster_boots, and those of failovers.
-    test_the_host_boots = test_the_host_boots_and_cannot_unwrap = None
-    # The cluster moves the VM itself.
-    test_a_live_migration_that_arrives_and_fails = None
-
-    @contextlib.contextmanager
-    def slow_live_migration(self):
-        # The cluster moves the VM itself.
-        self.simulated.hold_cluster_moves("CL1")
-        try:
-            yield
-        finally:
-            self.simulated.release_cluster_moves("CL1")
+class ClusterStorage(_VtpmCluster, cluster_operations.ClusterNodes):
+    """Before a :class:`~tests.functional.server_life_base.ServerLifeCase`: what nodes share."""
 
     def restart(self, host):
         self.stop(host)
@@ -155,6 +139,25 @@ class VtpmClusterLifeTest(
             group = self.group_of(server)
             self.assertEqual((self.host_of(self.api.get_server(server["id"])), ONLINE),
                              (group["owner"], group["state"]))
+
+
+@pytest.mark.compute_hyperv
+class VtpmClusterLifeTest(ClusterStorage, test_server_life.ComputeHyperVLifeTest):
+    """What compute-hyperv's standalone driver does, on storage that the nodes share."""
+
+    # The cluster's own: see test_the_cluster_boots, and those of failovers.
+    test_the_host_boots = test_the_host_boots_and_cannot_unwrap = None
+    # The cluster moves the VM itself.
+    test_a_live_migration_that_arrives_and_fails = None
+
+    @contextlib.contextmanager
+    def slow_live_migration(self):
+        # The cluster moves the VM itself.
+        self.simulated.hold_cluster_moves("CL1")
+        try:
+            yield
+        finally:
+            self.simulated.release_cluster_moves("CL1")
 
     def test_a_live_migration_that_fails(self):
         """The other node cannot unwrap the protector: nobody there reaches the HGS."""
