@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from nova import exception as nova_exception
-from nova.compute import task_states
+from nova import objects
+from nova.compute import task_states, vm_states
 from nova.compute import utils as compute_utils
 from nova.virt import driver as nova_driver
 from oslo_log import log as logging
@@ -40,6 +41,10 @@ _STOPPED_FOR = {
 # In an evacuation, and in a rebuild.
 _EVACUATING = (task_states.REBUILDING, task_states.REBUILD_BLOCK_DEVICE_MAPPING,
                task_states.REBUILD_SPAWNING)
+# In which a VM is destroyed where Nova has its server.
+_DESTROYING = (task_states.DELETING, task_states.SOFT_DELETING, task_states.RESIZE_REVERTING)
+# For which Nova destroys the VM when its host's nova-compute starts.
+_UNFINISHED_EVACUATION = ("accepted", "pre-migrating", "done")
 
 
 class ServerOperationError(nova_exception.NovaException):
@@ -267,7 +272,8 @@ class ServerLife(nova_driver.ComputeDriver):
         """Destroy the VM; not the files of one that was evacuated from here.
 
         Nova destroys the VMs of evacuated servers when nova-compute starts, also while the
-        evacuation may yet be refused.
+        evacuation may yet be refused, and where the server never left, or came back, since the
+        other host's nova-compute died in the evacuation.
 
         :raises nova.exception.InstanceFaultRollback: for the revert of a resize, where the cluster
             moved the VM from here to another node since.
@@ -288,6 +294,10 @@ class ServerLife(nova_driver.ComputeDriver):
             with self._definition_files(instance).kept():
                 super().destroy(context, instance, network_info, block_device_info, False,
                                 **kwargs)
+        elif self._is_taken_for_evacuated(context, instance):
+            LOG.warning("Nova takes the server for one that was evacuated from this host, because "
+                        "of an evacuation that was never finished; it is here, and its VM stays",
+                        instance=instance)
         else:
             super().destroy(context, instance, network_info, block_device_info, destroy_disks,
                             **kwargs)
@@ -329,6 +339,15 @@ class ServerLife(nova_driver.ComputeDriver):
     def _is_imported_next(self, instance: Any) -> bool:
         """Whether an evacuation to here is not refused, and its VM not imported yet."""
         raise NotImplementedError
+
+    def _is_taken_for_evacuated(self, context: Any, instance: Any) -> bool:
+        """Whether Nova destroys the VM for an evacuation alone, of a server that it has here."""
+        if instance.deleted or instance.vm_state == vm_states.SOFT_DELETED \
+                or instance.task_state in _DESTROYING or self._is_rebuilt_here(instance):
+            return False
+        return bool(objects.MigrationList.get_by_filters(context.elevated(), {
+            "instance_uuid": instance.uuid, "source_compute": self._host_name,
+            "migration_type": "evacuation", "status": list(_UNFINISHED_EVACUATION)}))
 
     def _is_rebuilt_here(self, instance: Any) -> bool:
         """Whether it is a rebuild for which the VM is to be destroyed."""

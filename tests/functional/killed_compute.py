@@ -106,6 +106,19 @@ class KilledComputes(fixtures.Fixture):
         finally:
             self._host = None
 
+    @contextlib.contextmanager
+    def aimed(self, host, number, after, reads=False):
+        """As :meth:`armed`, but it may make fewer changes.
+
+        Gives a function: at which change it is killed; None: it is not.
+        """
+        self._host, self._changes, self._killed_at = host, [], (number, after)
+        self._reads, self._death = reads, eventlet.event.Event()
+        try:
+            yield lambda: self._changes[number] if self._death.ready() else None
+        finally:
+            self._host = None
+
     @staticmethod
     def bury(service):
         """What ends with the process of a nova-compute that was killed.
@@ -230,3 +243,8 @@ class KilledComputes(fixtures.Fixture):
         while self.halted:
             eventlet.kill(self.halted.pop())
         eventlet.sleep(0)
+
+    def end_the_halted(self):
+        """As :meth:`end`, for a test that goes on."""
+        self.end()
+        self._is_over = False

@@ -1,7 +1,8 @@
 """Servers with a vTPM live random lives: the TPM's secret is never lost.
 
-Sequences of operations on three hosts in two fabrics, while hosts lose their attestation,
-nova-compute is killed and Barbican is away. Of ``tools/run-tests random-lives`` and
+Sequences of operations on three hosts in two fabrics, with disks of their own or shared ones, while
+hosts lose their attestation and their power, nova-compute is killed in the middle of operations,
+and Barbican is away. Of ``tools/run-tests random-lives`` and
 ``random-lives-nightly``; ``VTPM_RANDOM_LIVES`` is how many sequences, each time others; without it
 30, the same ones each time.
 """
@@ -12,15 +13,20 @@ from tests.functional import server_life_base  # isort: skip
 import collections
 import contextlib
 import os
+import shutil
+import sys
 import time
+import traceback
 
 import hypothesis
 import pytest
 from hypothesis import stateful, strategies
 from nova import context as nova_context
+from nova.compute import power_state
 from nova.tests.functional.api import client as api_client
 
-from tests.functional.server_life_base import RUNNING
+from tests.functional import killed_compute, messages_in_flight
+from tests.functional.server_life_base import EAST, RUNNING
 from tests.hyperv import windows
 
 pytestmark = pytest.mark.os_win
@@ -31,7 +37,7 @@ STEPS = 20
 ENDS = {"VERIFY_RESIZE": ("confirm", {"confirmResize": None}),
         "RESCUE": ("unrescue", {"unrescue": None}), "PAUSED": ("unpause", {"unpause": None}),
         "SUSPENDED": ("resume", {"resume": None})}
-# What can be asked for, by the server's state. Hypothesis takes the first ones more often.
+# What can be asked for, by the server's state.
 POSSIBLE = {
     "ACTIVE": ["resize_or_migrate", "live_migrate", "resize_or_migrate", "reboot", "stop",
                "pause_or_not", "suspend_or_resume", "rescue_or_not", "snapshot", "rebuild",
@@ -40,15 +46,24 @@ POSSIBLE = {
                 "evacuate"],
     "PAUSED": ["pause_or_not", "live_migrate"], "SUSPENDED": ["suspend_or_resume"],
     "RESCUE": ["rescue_or_not"], "VERIFY_RESIZE": ["end_resize"], "ERROR": ["reboot"]}
-FAULTS = ["attestation", "nova_compute_dies", "barbican"]
+FAULTS = ["attestation", "nova_compute_stops", "barbican"]
 HOSTS = [host["name"] for host in server_life_base.ServerLifeCase.HOSTS]
+EASTERN = [host["name"] for host in server_life_base.ServerLifeCase.HOSTS
+           if host["fabric"] == EAST]
+# How many changes the nova-computes of the server's host and of the other one make in an operation.
+CHANGES = {"reboot": (2, 0), "stop": (1, 0), "start": (1, 0), "pause": (1, 0), "unpause": (1, 0),
+           "suspend": (1, 0), "resume": (1, 0), "rescue": (8, 0), "unrescue": (8, 0),
+           "snapshot": (6, 0), "rebuild": (20, 0), "evacuate": (0, 17), "migrate": (9, 12),
+           "resize": (8, 13), "revert": (5, 11), "confirm": (0, 6),
+           # With what only reads.
+           "live migrate": (30, 20)}
 
 
 class Life(stateful.RuleBasedStateMachine):
     """One server, its TPM's secret, and what happens to both.
 
     :cvar case: the test that runs the services
-    :cvar outcomes: how often each operation was done and refused
+    :cvar outcomes: how often each operation was done and refused, and nova-compute killed in it
     """
 
     case = None
@@ -57,17 +72,34 @@ class Life(stateful.RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.unguarded = set()
-        self.secrets = 0
+        self.secrets, self.history = 0, []
+        self.is_deadly = self.was_killed = False
+        self._shown = None
 
     # What Nova and the hosts say.
 
     @property
     def shown(self):
-        return self.case.api.get_server(self.server["id"])
+        """As the API showed the server since the last operation."""
+        if self._shown is None:
+            self._shown = self.case.api.get_server(self.server["id"])
+        return self._shown
+
+    @contextlib.contextmanager
+    def changing(self):
+        """What is known of the server is not so any more, once this is over."""
+        try:
+            yield
+        finally:
+            self._shown = None
 
     @property
     def status(self):
         return self.shown["status"]
+
+    @property
+    def host(self):
+        return self.case.host_of(self.shown)
 
     def machine(self):
         return self.case.machine(self.shown)
@@ -75,52 +107,172 @@ class Life(stateful.RuleBasedStateMachine):
     def is_running(self):
         return self.machine()["state"] == RUNNING
 
-    def act(self, name, body):
-        """Ask for an operation and wait for its end; whether it was done."""
-        api, before = self.case.api, len(self.case.api.get_instance_actions(self.server["id"]))
-        try:
-            api.post_server_action(self.server["id"], body)
-        except api_client.OpenStackApiException as refusal:
-            assert refusal.response.status_code in (400, 403, 409), refusal
-            return self._count(name, False)
-        return self._count(name, self._wait_for_end(before))
+    # Asking for something.
 
-    def _wait_for_end(self, before):
-        api, deadline = self.case.api, time.monotonic() + 120
-        while True:
-            actions = api.get_instance_actions(self.server["id"])
-            events = api.get_instance_action_details(
-                self.server["id"], actions[0]["request_id"])["events"]
-            if (len(actions) > before and events and all(event["result"] for event in events)
-                    and self.shown["OS-EXT-STS:task_state"] is None):
-                return all(event["result"] == "Success" for event in events)
-            assert time.monotonic() < deadline, (actions[0], events, self.shown)
-            time.sleep(0.2)
+    def act(self, name, body):
+        """Ask for an operation and wait for its end; whether it was done.
+
+        None: nova-compute was killed in its middle, and all that is to be done then was done.
+        """
+        if not self.is_deadly:
+            return self._count(name, self.ask(body))
+        self.is_deadly = False
+        before = self.shown
+        host, number, after = self.death_in(name)
+        with self.case.kills.aimed(host, number, after, name == "live migrate") as killed_at:
+            done = self.ask(body, killed_at)
+        if not killed_at():
+            return self._count(name, done)
+        self.outcomes[name, "killed"] += 1
+        self.was_killed = True
+        self.history.append("killed on %s %s %s" % (
+            host, "after" if after else "before", killed_at()))
+        with self.changing():
+            self.case.lose(host)
+            # What other hosts do goes on.
+            self.case.messages.wait()
+            self.case.restart(host)
+            self.case.messages.wait()
+        self.recover(name, body, before)
+        return None
+
+    def ask(self, body, killed_at=lambda: None):
+        """Ask for something and wait for its end, unless nova-compute dies; whether it was done."""
+        api = self.case.api
+        with self.changing():
+            try:
+                api.post_server_action(self.server["id"], body)
+            except api_client.OpenStackApiException as refusal:
+                assert refusal.response.status_code in (400, 403, 409), refusal
+                return False
+            self.case.messages.wait(killed_at)
+        if killed_at():
+            return False
+        action = api.get_instance_actions(self.server["id"])[0]
+        events = api.get_instance_action_details(
+            self.server["id"], action["request_id"])["events"]
+        assert events and all(event["result"] for event in events), events
+        assert self.shown["OS-EXT-STS:task_state"] is None, self.shown
+        return all(event["result"] == "Success" for event in events)
 
     def _count(self, name, done):
         self.outcomes[name, "done" if done else "refused"] += 1
         return done
 
+    # What an administrator and the server's owner do when nova-compute was killed.
+
+    def recover(self, name, body, before):
+        """Do what the documentation says until the secret reads back.
+
+        :param name: of the operation
+        :param before: the server, as the API showed it before that
+        """
+        identifier = self.identifier
+        self.bring_back(name, body, before)
+        if not self.reads_back():
+            self.all_is_well()
+            self.bring_back(name, body, before)
+        if name == "rebuild" and not self.reads_back():
+            assert self.ask(body), self.shown
+            if not self.is_running():
+                assert self.ask({"os-start": None}), self.shown
+            assert identifier != self.machine()["id"]
+            self.write_secret()
+        assert self.reads_back(), (name, self.shown, self.case.all_machines())
+
+    def reads_back(self):
+        """Whether the VM that the server had runs, with the secret in its TPM."""
+        shown = self.shown
+        found = [machine for machine in self.case.machines(self.case.host_of(shown))
+                 if machine["id"] == self.identifier]
+        if not found or found[0]["state"] != RUNNING:
+            return False
+        return self.secret == self.case.simulated.read_tpm(
+            self.case.host_of(shown), found[0]["name"], "bitlocker")
+
+    def bring_back(self, name, body, before):
+        """Of doc/source/admin/troubleshooting.rst."""
+        shown = self.shown
+        is_moved = self.case.host_of(shown) != self.case.host_of(before)
+        hangs = shown["OS-EXT-STS:task_state"] or shown["status"] == "ERROR"
+        if name == "confirm":
+            self.reset()
+            self.ask({"reboot": {"type": "HARD"}})
+            self.case.remove_what_a_move_left(shown)
+        elif name in ("resize", "migrate") and is_moved or (
+                name == "revert" and not is_moved):
+            if hangs:
+                with self.changing():
+                    self.case.let_it_be_resized(self.server)
+                self.ask({"revertResize": None})
+            elif shown["status"] != "VERIFY_RESIZE":
+                self.start_again()
+            elif not self.is_running():
+                # It was off before, and nothing is wrong.
+                assert self.ask({"revertResize": None}), self.shown
+                self.start_again()
+        else:
+            if hangs:
+                self.reset()
+            if name == "evacuate" and not is_moved:
+                self.ask(body)
+            self.start_again()
+
+    def start_again(self):
+        status = self.status
+        if status == "RESCUE":
+            self.ask({"unrescue": None})
+        elif status == "SHUTOFF":
+            self.ask({"os-start": None})
+        elif status == "SUSPENDED":
+            self.ask({"resume": None})
+        else:
+            self.ask({"reboot": {"type": "HARD"}})
+            if self.shown["OS-EXT-STS:power_state"] != power_state.RUNNING:
+                # compute-hyperv's reboot starts no VM that is saved.
+                self.ask({"os-stop": None})
+                self.ask({"os-start": None})
+
+    def reset(self):
+        with self.changing():
+            self.case.reset(self.server)
+
+    def repair(self):
+        """What an administrator does after a failure."""
+        shown = self.shown
+        if shown["status"] == "ERROR" or shown["OS-EXT-STS:task_state"]:
+            self.reset()
+
+    def all_is_well(self):
+        """Hosts are guarded again, and Barbican is back."""
+        self.case.key_manager.status = 200
+        while self.unguarded:
+            self.guard(self.unguarded.pop(), True)
+
+    # The server.
+
     def write_secret(self):
         self.secrets += 1
         self.secret = b"volume master key %d" % self.secrets
-        self.case.simulated.write_tpm(
-            self.case.host_of(self.shown), self.machine()["name"], "bitlocker", self.secret)
+        machine = self.machine()
+        self.identifier = machine["id"]
+        self.case.simulated.write_tpm(self.host, machine["name"], "bitlocker", self.secret)
 
-    @stateful.initialize()
-    def boot(self):
+    @stateful.initialize(are_shared=strategies.booleans())
+    def boot(self, are_shared):
+        self.are_shared = are_shared
+        self.case.use_disks(are_shared)
         self.server = self.case.boot_vtpm_server()
         self.write_secret()
 
-    @stateful.invariant()
     def the_secret_is_there(self):
-        if not hasattr(self, "server"):
-            return
-        machine = self.machine()
+        shown = self.shown
+        machine = self.case.machine(shown)
+        assert machine["id"] == self.identifier, machine
         assert machine["tpm_initialized"], machine
         if machine["state"] == RUNNING:
             assert self.secret == self.case.simulated.read_tpm(
-                self.case.host_of(self.shown), machine["name"], "bitlocker")
+                self.case.host_of(shown), machine["name"], "bitlocker")
 
     def leaves_it(self, name, body):
         """An operation that, done or refused, leaves the machine as it is."""
@@ -128,134 +280,165 @@ class Life(stateful.RuleBasedStateMachine):
         self.act(name, body)
         assert before == self.machine()
 
-    @stateful.rule(number=strategies.integers(0, 9999), choice=strategies.integers(0, 9999))
-    def step(self, number, choice):
-        """What the server's state allows, or a fault; a remainder makes all of them as likely."""
-        names = POSSIBLE[self.status] + FAULTS
-        name = names[number % len(names)]
-        hypothesis.note(name)
-        getattr(self, name)(choice)
+    # As many and the same ranges whatever the state is: Hypothesis refuses what depends on it.
+    @stateful.rule(numbers=strategies.tuples(*[strategies.integers(0, 9999)] * 8))
+    def step(self, numbers):
+        """What the server's state allows, or a fault; in some of them, nova-compute is killed."""
+        self.numbers = list(numbers)
+        if self.draw(*range(6)) == 0:
+            name, self.is_deadly = self.draw(*FAULTS), False
+        else:
+            name, self.is_deadly = self.draw(*POSSIBLE[self.status]), self.draw(*range(3)) == 0
+        self.history.append(name)
+        with self.printing_failures():
+            getattr(self, name)()
+            self.the_secret_is_there()
+        self.is_deadly = False
+
+    @contextlib.contextmanager
+    def printing_failures(self):
+        """Hypothesis tells nothing of a failure that it does not see a second time."""
+        try:
+            yield
+        except Exception:
+            print("\nDisks are %sshared: %s" % (
+                "" if self.are_shared else "not ", ", ".join(self.history)))
+            traceback.print_exc(file=sys.stdout)
+            raise
+
+    def draw(self, *choices):
+        """One of them, as the next number says."""
+        return choices[self.numbers.pop() % len(choices)]
+
+    def death_in(self, name):
+        """Where nova-compute dies: the host, the number of the change, whether it is made."""
+        here = self.host
+        there = next(one for one in EASTERN if one != here)
+        host, count = self.draw(*(
+            one for one in zip((here, there), CHANGES[name]) if one[1]))
+        return host, self.draw(*range(count)), self.draw(False, True)
 
     # Operations.
 
-    def reboot(self, choice):
-        kind = ["SOFT", "HARD"][choice % 2]
+    def reboot(self):
+        kind = self.draw("SOFT", "HARD")
         self.act("reboot", {"reboot": {"type": kind}})
 
-    def stop(self, choice):
+    def stop(self):
         self.act("stop", {"os-stop": None})
 
-    def start(self, choice):
+    def start(self):
         self.act("start", {"os-start": None})
 
-    def pause_or_not(self, choice):
+    def pause_or_not(self):
         name = "pause" if self.status == "ACTIVE" else "unpause"
         self.act(name, {name: None})
 
-    def suspend_or_resume(self, choice):
+    def suspend_or_resume(self):
         name = "suspend" if self.status == "ACTIVE" else "resume"
         self.act(name, {name: None})
 
-    def rescue_or_not(self, choice):
+    def rescue_or_not(self):
         if self.status == "RESCUE":
             self.act("unrescue", {"unrescue": None})
         else:
             self.act("rescue", {"rescue": {"rescue_image_ref": self.case.rescue_image}})
 
-    def snapshot(self, choice):
+    def snapshot(self):
         self.act("snapshot", {"createImage": {"name": "snapshot"}})
 
-    def resize_or_migrate(self, choice):
-        if choice % 2 and self.shown["flavor"]["original_name"] != "m1.small":
+    def resize_or_migrate(self):
+        if self.draw(False, True) and self.shown["flavor"]["original_name"] != "m1.small":
             self.act("resize", {"resize": {"flavorRef": "2"}})
         else:
             self.act("migrate", {"migrate": None})
 
-    def end_resize(self, choice):
-        if choice % 2:
+    def end_resize(self):
+        if self.draw(False, True):
             self.act("confirm", {"confirmResize": None})
         else:
             self.act("revert", {"revertResize": None})
 
-    def live_migrate(self, choice):
-        host = [None, *HOSTS][choice % (len(HOSTS) + 1)]
-        before = self.machine()
+    def live_migrate(self):
+        host = self.draw(None, *HOSTS)
         self.act("live migrate", {"os-migrateLive": {"host": host, "block_migration": "auto"}})
-        assert before["id"] == self.machine()["id"]
 
-    def rebuild(self, choice):
-        before = self.machine()["id"]
+    def rebuild(self):
+        before = self.identifier
         if self.act("rebuild", {"rebuild": {"imageRef": self.case.kept_image}}):
             assert before != self.machine()["id"]
             self.write_secret()
-        else:
-            assert before == self.machine()["id"]
 
-    def shelve(self, choice):
-        self.leaves_it("shelve", {"shelve": None})
+    def shelve(self):
+        self.is_deadly = False
+        before = self.machine()
+        self.act("shelve", {"shelve": None})
+        assert before == self.machine()
 
-    def evacuate(self, choice):
-        host = self.case.host_of(self.shown)
-        with self.is_down(host):
-            before = self.machine()
+    def evacuate(self):
+        """A host fails, and comes back."""
+        host = self.host
+        with self.is_down(host, self.case.simulated.fail_node,
+                          self.case.simulated.restore_node):
             self.act("evacuate", {"evacuate": {}})
-            assert before == self.machine()
+            assert self.are_shared or host == self.host
         self.repair()
 
-    def attestation(self, choice):
+    def attestation(self):
         """A host is not guarded any more, or again."""
-        host = HOSTS[choice % len(HOSTS)]
+        host = self.draw(*HOSTS)
         self.unguarded ^= {host}
-        self.case.simulated.set_guarded(host, host not in self.unguarded)
-        self.case.report_hosts()
+        self.guard(host, host not in self.unguarded)
 
-    def nova_compute_dies(self, choice):
-        with self.is_down(HOSTS[choice % len(HOSTS)]):
+    def guard(self, host, is_guarded):
+        self.case.simulated.set_guarded(host, is_guarded)
+        self.case.report(host)
+
+    def nova_compute_stops(self):
+        with self.is_down(self.draw(*HOSTS)):
             pass
 
-    def barbican(self, choice):
+    def barbican(self):
         """Barbican is away, or back."""
         self.case.key_manager.status ^= 200 ^ 503
 
     @contextlib.contextmanager
-    def is_down(self, host):
+    def is_down(self, host, begin=lambda host: None, end=lambda host: None):
         """While this lasts, nova-compute does not run there, as an administrator has noticed."""
         (service,) = self.case.api.get_services(host=host, binary="nova-compute")
-        self.case.computes[host].stop()
-        self.case.api.put_service(service["id"], {"forced_down": True})
+        with self.changing():
+            self.case.stop(host)
+            begin(host)
+            self.case.api.put_service(service["id"], {"forced_down": True})
         yield
-        self.case.api.put_service(service["id"], {"forced_down": False})
-        self.case.restart(host)
-
-    def repair(self):
-        """What an administrator does after a failure."""
-        shown = self.shown
-        if shown["status"] == "ERROR" or shown["OS-EXT-STS:task_state"]:
-            self.case.api.post_server_action(
-                shown["id"], {"os-resetState": {"state": "active"}})
+        with self.changing():
+            end(host)
+            self.case.restart(host)
+            self.case.api.put_service(service["id"], {"forced_down": False})
 
     def teardown(self):
         """All is well again: the secret is there, and nothing stays behind."""
-        case = self.case
-        case.key_manager.status = 200
-        for host in self.unguarded:
-            case.simulated.set_guarded(host, True)
-        case.report_hosts()
+        self.is_deadly = False
         if not hasattr(self, "server"):
             return
+        with self.printing_failures():
+            self.end()
+
+    def end(self):
+        self.all_is_well()
         self.repair()
         if self.status in ENDS and not self.act(*ENDS[self.status]):
             # Nova believes in a state that its VM does not have, since a start failed.
-            case.api.post_server_action(
-                self.server["id"], {"os-resetState": {"state": "active"}})
+            self.reset()
         if not self.is_running():
             if self.status == "ACTIVE":
                 assert self.act("stop", {"os-stop": None}), self.shown
             assert self.act("start", {"os-start": None}), self.shown
         assert self.is_running()
         self.the_secret_is_there()
-        case._delete_server(self.server)
-        case.assert_nothing_left()
+        self.case._delete_server(self.server)
+        self.case.assert_nothing_left(self.was_killed)
+        self.case.kills.end_the_halted()
 
 
 @pytest.mark.compute_hyperv
@@ -265,16 +448,81 @@ class RandomLivesTest(server_life_base.ServerLifeCase):
     # Nova's fixture ends a test after so many times five minutes.
     TIMEOUT_SCALING_FACTOR = 4 + EXAMPLES // 4
 
+    def _prepare_services(self):
+        super()._prepare_services()
+        self.kills = self.useFixture(killed_compute.KilledComputes(self.disks))
+        self.messages = self.useFixture(messages_in_flight.MessagesInFlight())
+        # A VM that does not run cannot shut itself down: nobody needs to wait for it.
+        self.flags(shutdown_timeout=1, resume_guests_state_on_host_boot=True)
+        self.down = set()
+        self.shared = os.path.join(self.disks, "shared")
+
+    def use_disks(self, are_shared):
+        """Before there is a server: whether the hosts share their disks."""
+        self.flags(instances_path=self.shared if are_shared else os.path.join(
+            self.disks, "%COMPUTERNAME%", "Instances"))
+
+    def folders(self):
+        """Where the servers' folders are, on all hosts."""
+        return [self.shared, *(os.path.join(self.simulated.storage.folder(host), "Instances")
+                               for host in HOSTS)]
+
+    def remove_what_a_move_left(self, server):
+        for folder in self.folders():
+            shutil.rmtree(os.path.join(folder, self.name_of(server) + "_revert"),
+                          ignore_errors=True)
+
+    def assert_nothing_left(self, was_killed):
+        """:param was_killed: whether folders without files may be: nobody came to remove them"""
+        self.assertEqual({host: [] for host in HOSTS}, self.all_machines())
+        for host in HOSTS:
+            self.assertEqual(1, len(self.simulated.guardians(host)))
+            self.assertEqual([], self.simulated.certificates(host))
+            self.assertEqual([], self.simulated.private_keys(host))
+        for root in self.folders():
+            servers = [one for one in os.scandir(root) if one.name not in ("_base", "locks")] \
+                if os.path.exists(root) else []
+            self.assertEqual([], [os.path.join(folder, name) for server in servers
+                                  for folder, _, names in os.walk(server) for name in names])
+            if was_killed:
+                for server in servers:
+                    shutil.rmtree(server)
+            else:
+                self.assertEqual([], servers)
+
+    def lose(self, host):
+        """The nova-compute of a host was killed."""
+        self.kills.bury(self.computes[host])
+        self.leave(host)
+
+    def stop(self, host):
+        """Stop the nova-compute of a host."""
+        self.computes[host].stop()
+        self.leave(host)
+
+    def leave(self, host):
+        self.down.add(host)
+        self.messages.lose(host)
+
+    def all_machines(self):
+        return {host: [(one["name"], one["id"], one["state"], one["tpm_initialized"])
+                       for one in self.machines(host)] for host in HOSTS}
+
     def restart(self, host):
         fabric = next(one["fabric"] for one in self.HOSTS if one["name"] == host)
         self.flags(fabric_guardian=fabric, group="vtpm_compute")
         super().restart(host)
+        self.messages.find(host)
+        self.down.discard(host)
+        # Before the new services stop: they would wait for what is halted.
+        self.addCleanup(self.kills.end)
 
-    def report_hosts(self):
-        """What each host reports now, as its next periodic report would."""
-        for host, compute in self.computes.items():
+    def report(self, host):
+        """Let a host report now what its next periodic report would."""
+        if host not in self.down:
             with windows.acting_as(host):
-                compute.manager.update_available_resource(nova_context.get_admin_context())
+                self.computes[host].manager.update_available_resource(
+                    nova_context.get_admin_context())
 
     def boot_vtpm_server(self):
         server = self._build_server(image_uuid=self.kept_image, flavor_id=self.PLAIN_FLAVOR,
@@ -282,8 +530,6 @@ class RandomLivesTest(server_life_base.ServerLifeCase):
         return self._wait_for_state_change(self.api.post_server({"server": server}), "ACTIVE")
 
     def test_no_secret_is_lost(self):
-        # A VM that does not run cannot shut itself down: nobody needs to wait for it.
-        self.flags(shutdown_timeout=1)
         self.kept_image = self.image()
         self.rescue_image = self.create_image(2, **server_life_base.hyperv_base.GENERATION_2)
         Life.case = self

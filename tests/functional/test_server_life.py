@@ -746,6 +746,38 @@ class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
             self.api.post_server_action(server["id"], {"os-resetState": {"state": "active"}})
         self.assert_at(self.evacuate(server), "HV2")
 
+    def die_in_an_evacuation_of(self, server):
+        """HV2's nova-compute dies; the operator resets the server's state."""
+        kills = self.useFixture(killed_compute.KilledComputes(self.disks))
+        with kills.armed("HV2", 0):
+            self.api.post_server_action(server["id"], {"evacuate": {}})
+        kills.bury(self.computes["HV2"])
+        self.restart("HV2")
+        self.addCleanup(kills.end)
+        self.reset(server)
+
+    def test_the_host_returns_after_an_evacuation_that_died(self):
+        """Nova takes it for evacuated, and the server is where it was."""
+        server = self.boot_with_secret()
+        self.fail("HV1")
+        self.die_in_an_evacuation_of(server)
+        self.come_back("HV1")
+        self.act(server, reboot={"type": "HARD"})
+        self.assert_kept(server, "HV1")
+        self._delete_server(server)
+        self.assertEqual([[], []], [self.machines("HV1"), self.machines("HV2")])
+
+    def test_it_comes_back_after_an_evacuation_that_died(self):
+        """Nova ends the later evacuation alone, and finds the other one the next time."""
+        server = self.boot_with_secret()
+        self.fail("HV1")
+        self.die_in_an_evacuation_of(server)
+        self.evacuate(server)
+        self.come_back("HV1")
+        self.live_migrate(server, "HV1")
+        self.restart("HV1")
+        self.assert_kept(server, "HV1")
+
     def test_a_host_that_is_not_guarded(self):
         server = self.boot_with_secret()
         self.only_the_drivers_look()
