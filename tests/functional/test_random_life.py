@@ -12,6 +12,7 @@ from tests.functional import server_life_base  # isort: skip
 
 import collections
 import contextlib
+import importlib
 import os
 import shutil
 import sys
@@ -216,6 +217,10 @@ class Life(stateful.RuleBasedStateMachine):
                 self.reset()
             if name == "evacuate" and not is_moved:
                 self.ask(body)
+            elif name == "snapshot":
+                self.case.remove_checkpoints(shown)
+            elif name == "live migrate":
+                self.case.move_back(shown)
             self.start_again()
 
     def start_again(self):
@@ -471,6 +476,22 @@ class RandomLivesTest(server_life_base.ServerLifeCase):
         for folder in self.folders():
             shutil.rmtree(os.path.join(folder, self.name_of(server) + "_revert"),
                           ignore_errors=True)
+
+    def move_back(self, server):
+        """Move the VM to where Nova has its server, if it is elsewhere (Move-VM)."""
+        for host in HOSTS:
+            if host != self.host_of(server) and self.name_of(server) in [
+                    machine["name"] for machine in self.machines(host)]:
+                with windows.acting_as(host):
+                    factory = importlib.import_module("os_win.utilsfactory")
+                    factory.get_livemigrationutils().live_migrate_vm(
+                        self.name_of(server), self.host_of(server))
+
+    def remove_checkpoints(self, server):
+        with windows.acting_as(self.host_of(server)):
+            utils = importlib.import_module("os_win.utilsfactory").get_vmutils()
+            for checkpoint in utils.get_vm_snapshots(self.name_of(server)):
+                utils.remove_vm_snapshot(checkpoint)
 
     def assert_nothing_left(self, was_killed):
         """:param was_killed: whether folders without files may be: nobody came to remove them"""
