@@ -303,6 +303,20 @@ MUTATIONS = (
         "                built_image.restore(context, instance)\n",
         "                pass\n",
         (_LIFE + "test_a_refused_rebuild_leaves_the_server_its_image",)),
+    Mutation(
+        "life: resize with a checkpoint",
+        "The disk below the checkpoint's is not copied: the server does not start there.",
+        "server_life.py",
+        "\"\" if self._vmops._vmutils.get_vm_snapshots(instance.name) else None),",
+        "None),",
+        (_LIFE + "test_a_resize_with_a_checkpoint",)),
+    Mutation(
+        "life: evacuation with a checkpoint",
+        "What was written since the checkpoint is lost.",
+        "server_life.py",
+        "\"\" if self._definition_files(instance).have_checkpoint() else None),",
+        "None),",
+        (_EVACUATION + "test_a_checkpoint",)),
     # The cluster.
     Mutation(
         "life: revert after a failover",

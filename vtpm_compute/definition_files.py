@@ -51,6 +51,12 @@ class DefinitionFiles:
         except OSError as exc:
             return "the guest state cannot be opened: %s" % exc
 
+    def have_checkpoint(self) -> bool:
+        """Whether the VM has one."""
+        folder = os.path.join(self._folder, _FOLDERS[1])
+        return os.path.isdir(folder) and any(
+            name.lower().endswith(_DEFINITION) for name in os.listdir(folder))
+
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
         """Whatever is deleted while this lasts is there again afterwards.

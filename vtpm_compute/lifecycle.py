@@ -85,6 +85,10 @@ class Condition(enum.Enum):
     SAME_FABRIC = (
         "The other host belongs to another fabric, which cannot unwrap the server's key protector.",
         "the other host is in the server's fabric")
+    NO_CHECKPOINT = (
+        "The server's VM has a checkpoint, and would lose what its disks have got since. An "
+        "administrator can remove it (Get-VMSnapshot, Remove-VMSnapshot).",
+        "the VM has no checkpoint")
     CAN_UNWRAP = (
         "The fabric's guardian on this host is not in the server's key protector: no host of the "
         "fabric could start it.",
@@ -121,7 +125,8 @@ _KEPT = Rule(Verdict.KEEPS, "The VM stays. No key is read, no user's token is ne
 _RESIZE = Rule(
     Verdict.KEEPS_IF, "The VM's definition is exported and imported. Looked at before the server "
     "is stopped; the scheduler looks at the target.",
-    (Condition.SAME_REQUEST, Condition.GUEST_STATE_IN_PLACE, Condition.CAN_UNWRAP))
+    (Condition.SAME_REQUEST, Condition.GUEST_STATE_IN_PLACE, Condition.NO_CHECKPOINT,
+     Condition.CAN_UNWRAP))
 _REVERT = (
     "The old VM is imported again, with the TPM it had before the resize. A boot volume keeps what "
     "the guest wrote since: where it sealed keys anew, BitLocker asks for the recovery key.")
@@ -138,7 +143,8 @@ _EVACUATION = Rule(
     Verdict.KEEPS_IF, "The VM's definition is imported from the storage that the hosts share, and "
     "its volumes are connected. The host that failed must stay off until its nova-compute runs "
     "again.",
-    (Condition.DEFINITION_SHARED, Condition.GUARDED, Condition.SAME_FABRIC))
+    (Condition.DEFINITION_SHARED, Condition.NO_CHECKPOINT, Condition.GUARDED,
+     Condition.SAME_FABRIC))
 _EVACUATION_TO_CLUSTER = Rule(
     Verdict.KEEPS_IF, "From outside of the cluster, as without one. Inside, it is the cluster that "
     "starts the VM on another node.",

@@ -97,6 +97,9 @@ class ServerLife(nova_driver.ComputeDriver):
                     Condition.SAME_REQUEST: lambda: _other_request(policy.decide_existing(
                         flavor.extra_specs or {}, marks.is_shielded(instance))),
                     Condition.GUEST_STATE_IN_PLACE: lambda: self._misplaced(instance),
+                    # compute-hyperv would copy a checkpoint's disk, and not that below it.
+                    Condition.NO_CHECKPOINT: lambda: (
+                        "" if self._vmops._vmutils.get_vm_snapshots(instance.name) else None),
                     Condition.CAN_UNWRAP: lambda: self._cannot_unwrap(instance)})
             else:
                 refusal = _other_request(policy.decide_unmarked(
@@ -253,6 +256,9 @@ class ServerLife(nova_driver.ComputeDriver):
         """What looks at the conditions of an evacuation to this host."""
         return {
             Condition.DEFINITION_SHARED: lambda: self._definition_away(instance),
+            # compute-hyperv would give the VM its disks as they were at the checkpoint.
+            Condition.NO_CHECKPOINT: lambda: (
+                "" if self._definition_files(instance).have_checkpoint() else None),
             Condition.GUARDED: self._unguarded,
             Condition.SAME_FABRIC: lambda: self._other_fabric(instance)}
 

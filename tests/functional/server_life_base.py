@@ -158,6 +158,12 @@ class ServerLifeCase(hyperv_base.HyperVTestCase):
         root = os.path.join(self.simulated.storage.folder(host), "Instances")
         return {name: os.path.getsize(os.path.join(root, name)) for name in self.files(host)}
 
+    def take_checkpoint(self, server):
+        """As an administrator does, or a nova-compute that dies while it makes an image."""
+        with windows.acting_as(self.host_of(server)):
+            importlib.import_module("os_win.utilsfactory").get_vmutils().take_vm_snapshot(
+                self.name_of(server))
+
     # What befalls a host.
 
     def lose_power(self, host):

@@ -441,6 +441,13 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
         self.only_the_drivers_look()
         self.assert_refused(server, "is not in the server's key protector", migrate=None)
 
+    def test_a_resize_with_a_checkpoint(self):
+        """One disk of two would be copied."""
+        server = self.boot_with_secret()
+        self.take_checkpoint(server)
+        self.assert_refused(server, "has a checkpoint", migrate=None)
+        self.assert_refused(server, "has a checkpoint", resize={"flavorRef": self.LARGER_FLAVOR})
+
     # Moves whose end fails.
 
     def fail_import(self, host):
@@ -822,6 +829,13 @@ class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
             return opened(path, mode, *arguments, **keywords)
         with mock.patch("vtpm_compute.definition_files.open", refuse, create=True):
             self.assert_not_evacuated(server, "no storage that this host shares")
+
+    def test_a_checkpoint(self):
+        """The disk of the checkpoint would be used, and what was written since lost."""
+        server = self.boot_with_secret()
+        self.take_checkpoint(server)
+        self.fail("HV1")
+        self.assert_not_evacuated(server, "has a checkpoint")
 
     def attach_volumes(self, server):
         """Attach a volume over iSCSI and one on a share."""
