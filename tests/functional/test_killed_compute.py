@@ -474,3 +474,12 @@ class NovaHyperVKilledTest(_EveryDriver, KilledNodes, server_life_base.ServerLif
     def files(self, host):
         # A snapshot leaves the folder of all exports, empty.
         return [path for path in super().files(host) if path != "export"]
+
+    def test_snapshot(self):
+        def settle(server):
+            kept = self.kept(server)
+            # As Nova leaves it: the copies of the disks, for the image.
+            shutil.rmtree(os.path.join(self.simulated.storage.folder("HV1"), "Instances", "export",
+                                       self.name_of(server)), ignore_errors=True)
+            return kept
+        self.walk({"createImage": {"name": "snapshot"}}, settle)
