@@ -348,8 +348,8 @@ class ServerLife(nova_driver.ComputeDriver):
 
     def _is_taken_for_evacuated(self, context: Any, instance: Any) -> bool:
         """Whether Nova destroys the VM for an evacuation alone, of a server that it has here."""
-        if instance.deleted or instance.vm_state == vm_states.SOFT_DELETED \
-                or instance.task_state in _DESTROYING or self._is_rebuilt_here(instance):
+        if instance.task_state in _DESTROYING or self._is_rebuilt_here(instance) \
+                or instance.deleted or instance.vm_state == vm_states.SOFT_DELETED:
             return False
         return bool(objects.MigrationList.get_by_filters(context.elevated(), {
             "instance_uuid": instance.uuid, "source_compute": self._host_name,

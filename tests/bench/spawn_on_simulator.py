@@ -115,6 +115,7 @@ class Bench:
                 elapsed, cpu = time.perf_counter() - start, time.process_time() - cpu
             results.append((elapsed * 1000, keys.milliseconds, cpu * 1000,
                             sum(self._fabric.asked.values())))
+            instance.task_state = "deleting"
             driver.destroy(self._context, instance, *self._devices())
         return results[1:]
 

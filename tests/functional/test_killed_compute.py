@@ -457,6 +457,14 @@ class ClusterKilledTest(
 
     POINTS = FEWER_POINTS
 
+    def test_live_migration_on_the_source(self):
+        # Not while it waits for the cluster's events: the test's listener would not end.
+        self.walk(self.MIGRATE, self.migrated, at=(0, "CL1.move"))
+
+    def test_revert_on_the_source(self):
+        self.walk({"revertResize": None}, self.kept, "HV1", self.resized, at=(
+            0, "Msvm_VirtualSystemManagementService.RealizePlannedSystem"))
+
     def bring_back(self, server, there):
         """Move-ClusterVirtualMachineRole."""
         with windows.acting_as(there):
