@@ -95,16 +95,11 @@ class KilledComputes(fixtures.Fixture):
         :param after: whether the change is made
         :param reads: as with :meth:`recorded`
         """
-        self._host, self._changes, self._killed_at = host, [], (number, after)
-        self._reads = reads
-        self._death = eventlet.event.Event()
-        try:
+        with self.aimed(host, number, after, reads):
             yield
             with eventlet.timeout.Timeout(60, AssertionError(
                     "%s is not killed at change %s; it made %s" % (host, number, self._changes))):
                 self._death.wait()
-        finally:
-            self._host = None
 
     @contextlib.contextmanager
     def aimed(self, host, number, after, reads=False):

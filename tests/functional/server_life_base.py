@@ -171,6 +171,17 @@ class ServerLifeCase(hyperv_base.HyperVTestCase):
         self.computes[host].stop()
         self.simulated.fail_node(host)
 
+    def force_down(self, host, is_down=True):
+        """Nova takes the host's nova-compute for down, as an administrator says."""
+        (service,) = self.api.get_services(host=host, binary="nova-compute")
+        self.api.put_service(service["id"], {"forced_down": is_down})
+
+    def move_vm(self, server, source):
+        """Move-VM, on the host where the VM is, to where Nova has its server."""
+        with windows.acting_as(source):
+            importlib.import_module("os_win.utilsfactory").get_livemigrationutils().live_migrate_vm(
+                self.name_of(server), self.host_of(server))
+
     def boot_host(self, host):
         """A host that lost its power has it again, and nova-compute starts."""
         self.simulated.restore_node(host)

@@ -379,7 +379,7 @@ class _EveryDriver:
         (there,) = (host["name"] for host in self.HOSTS if self.machines(host["name"]))
         self.assertEqual(SECRET, self.simulated.read_tpm(there, self.name_of(server), "bitlocker"))
         if there != self.host_of(server):
-            self.bring_back(server, there)
+            self.move_vm(server, there)
         self.kept(server, self.host_of(server))
         self._delete_server(server)
         self.remove_empty_folders(server)
@@ -392,13 +392,6 @@ class _EveryDriver:
                                   self.name_of(server))
             self.assertEqual([], [name for _, _, names in os.walk(folder) for name in names])
             shutil.rmtree(folder, ignore_errors=True)
-
-    def bring_back(self, server, there):
-        """Move-VM, on the host where the VM is."""
-        with windows.acting_as(there):
-            utilsfactory = importlib.import_module("os_win.utilsfactory")
-            utilsfactory.get_livemigrationutils().live_migrate_vm(
-                self.name_of(server), self.host_of(server))
 
 
 class _Moves:
@@ -465,9 +458,9 @@ class ClusterKilledTest(
         self.walk({"revertResize": None}, self.kept, "HV1", self.resized, at=(
             0, "Msvm_VirtualSystemManagementService.RealizePlannedSystem"))
 
-    def bring_back(self, server, there):
+    def move_vm(self, server, source):
         """Move-ClusterVirtualMachineRole."""
-        with windows.acting_as(there):
+        with windows.acting_as(source):
             utilsfactory = importlib.import_module("os_win.utilsfactory")
             utilsfactory.get_clusterutils().live_migrate_vm(
                 self.name_of(server), self.host_of(server), 60)

@@ -40,11 +40,7 @@ class NovaHyperVLifeTest(test_server_life._EveryDriver, server_life_base.ServerL
 
     def fail(self, host):
         self.lose_power(host)
-        self.force_down(host, True)
-
-    def force_down(self, host, down):
-        (service,) = self.api.get_services(host=host, binary="nova-compute")
-        self.api.put_service(service["id"], {"forced_down": down})
+        self.force_down(host)
 
     def assert_not_evacuated(self, server, words):
         self.assertIn(words, self.act(server, evacuate={}))

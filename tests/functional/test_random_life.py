@@ -410,16 +410,15 @@ class Life(stateful.RuleBasedStateMachine):
     @contextlib.contextmanager
     def is_down(self, host, begin=lambda host: None, end=lambda host: None):
         """While this lasts, nova-compute does not run there, as an administrator has noticed."""
-        (service,) = self.case.api.get_services(host=host, binary="nova-compute")
         with self.changing():
             self.case.stop(host)
             begin(host)
-            self.case.api.put_service(service["id"], {"forced_down": True})
+            self.case.force_down(host)
         yield
         with self.changing():
             end(host)
             self.case.restart(host)
-            self.case.api.put_service(service["id"], {"forced_down": False})
+            self.case.force_down(host, False)
 
     def teardown(self):
         """All is well again: the secret is there, and nothing stays behind."""
@@ -485,10 +484,7 @@ class RandomLivesTest(server_life_base.ServerLifeCase):
         for host in HOSTS:
             if host != self.host_of(server) and self.name_of(server) in [
                     machine["name"] for machine in self.machines(host)]:
-                with windows.acting_as(host):
-                    factory = importlib.import_module("os_win.utilsfactory")
-                    factory.get_livemigrationutils().live_migrate_vm(
-                        self.name_of(server), self.host_of(server))
+                self.move_vm(server, host)
 
     def remove_checkpoints(self, server):
         with windows.acting_as(self.host_of(server)):

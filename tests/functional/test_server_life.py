@@ -590,12 +590,11 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
     def test_evacuation_without_shared_storage(self):
         server = self.boot_with_secret()
         self.lose_power("HV1")
-        (service,) = self.api.get_services(host="HV1", binary="nova-compute")
-        self.api.put_service(service["id"], {"forced_down": True})
+        self.force_down("HV1")
         told = self.act(server, evacuate={})
         self.assertIn("no storage that this host shares", told)
         self.assertEqual([], self.machines("HV2"))
-        self.api.put_service(service["id"], {"forced_down": False})
+        self.force_down("HV1", False)
         self.boot_host("HV1")
         server = self.api.get_server(server["id"])
         self.assertEqual(("ACTIVE", "HV1"), (server["status"], self.host_of(server)))
@@ -658,13 +657,11 @@ class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
 
     def fail(self, host):
         self.lose_power(host)
-        (service,) = self.api.get_services(host=host, binary="nova-compute")
-        self.api.put_service(service["id"], {"forced_down": True})
+        self.force_down(host)
 
     def come_back(self, host):
         self.boot_host(host)
-        (service,) = self.api.get_services(host=host, binary="nova-compute")
-        self.api.put_service(service["id"], {"forced_down": False})
+        self.force_down(host, False)
 
     def evacuate(self, server):
         """Evacuate it to HV2 and start it there."""

@@ -193,10 +193,6 @@ class _Evacuations(_VtpmCluster, cluster_operations.ClusterNodes, server_life_ba
     HOSTS = tuple({"name": name, "fabric": EAST, "live_migration": True}
                   for name in ("HV1", "HV2", "HV3"))
 
-    def force_down(self, host):
-        (service,) = self.api.get_services(host=host, binary="nova-compute")
-        self.api.put_service(service["id"], {"forced_down": True})
-
 
 @pytest.mark.compute_hyperv
 class ClusterEvacuationTest(_Evacuations):
@@ -217,7 +213,6 @@ class ClusterEvacuationTest(_Evacuations):
         self.assertEqual([], self.machines("HV3"))
         self.start_compute_on("HV2")
         self.assert_on(server, "HV2")
-
 
     def test_the_node_that_returns_leaves_the_group_of_the_evacuated_server(self):
         """Of a server that somebody had taken out of the cluster."""
