@@ -81,6 +81,10 @@ class NovaTestCase(integrated_helpers.ProviderUsageBaseTestCase):
                  "filter_scheduler"),
                 ("enabled_filters", ["GuardedHostFilter", "ComputeFilter",
                                      "ImagePropertiesFilter"], "filter_scheduler"),
+                # Tests say which nova-compute is down. Of one that is started again and again, or
+                # on a slow machine, Nova would hear too rarely: it would delete its servers from
+                # the database alone. Read once, when the API starts.
+                ("service_down_time", 86400, None),
                 ("instances", -1, "quota"), ("cores", -1, "quota"), ("ram", -1, "quota")):
             CONF.set_override(name, value, group=group)
             self.addCleanup(CONF.clear_override, name, group=group)

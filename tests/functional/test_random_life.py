@@ -458,9 +458,6 @@ class RandomLivesTest(server_life_base.ServerLifeCase):
         self.messages = self.useFixture(messages_in_flight.MessagesInFlight())
         # A VM that does not run cannot shut itself down: nobody needs to wait for it.
         self.flags(shutdown_timeout=1, resume_guests_state_on_host_boot=True)
-        # An administrator says which nova-compute is down: of one that is started again and again
-        # Nova would hear too rarely, and delete its servers from the database alone.
-        self.flags(service_down_time=86400)
         self.down = set()
         self.shared = os.path.join(self.disks, "shared")
 
