@@ -130,7 +130,7 @@ class Tenant(Secrets):
         before = self._readings(host)
         provider = next(node.id for node in self.admin.compute.hypervisors()
                         if node.name == host)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + client.PATIENCE
         while ((TRAIT in self.admin.traits(provider)) is not (status == 100)
                or self._readings(host) < before + 3):
             assert time.monotonic() < deadline, "no report"
@@ -183,7 +183,7 @@ class Tenant(Secrets):
             "/servers/%s/action" % server.id, json=body, microversion=microversion)
         exceptions.raise_from_response(answer)
         request_id = answer.headers["x-openstack-request-id"]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + client.PATIENCE
         while True:
             # In this order: further events may follow on one that has ended.
             in_progress = self.admin.server(server.id).task_state

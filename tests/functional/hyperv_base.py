@@ -5,12 +5,10 @@ from tests.functional import hyperv_services  # isort: skip
 
 import os
 import tempfile
-import time
 import uuid
 
 import fixtures
 from nova import context as nova_context
-from nova.tests.functional.api import client as api_client
 from nova.virt import driver as virt_driver
 from oslo_config import cfg
 
@@ -108,37 +106,6 @@ class HyperVTestCase(hyperv_services.HyperVServicesCase):
             with windows.acting_as(host), nova_context.target_cell(
                     admin, self.host_mappings[host].cell_mapping) as cell:
                 service.manager.update_available_resource(cell)
-
-    # Nova's own waits look twice a second.
-
-    def _wait_for_server_parameter(self, server, expected_params, max_retries=None, api=None):
-        def look():
-            try:
-                return self._server_with(server, expected_params)
-            except api_client.OpenStackApiNotFoundException as exc:
-                # For a moment, between Nova's request to build a server and the server.
-                raise AssertionError("the server is not there") from exc
-        return self._soon(look)
-
-    def _server_with(self, server, expected):
-        server = self.api.get_server(server["id"])
-        self.assertEqual(expected, {name: server[name] for name in expected},
-                         server.get("fault"))
-        return server
-
-    def _wait_until_deleted(self, server):
-        self._soon(lambda: self.assertRaises(
-            api_client.OpenStackApiNotFoundException, self.api.get_server, server["id"]))
-
-    def _soon(self, assertion):
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                return assertion()
-            except AssertionError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
 
     def boot_on(self, host, generation=GENERATION_2):
         server = self._build_server(

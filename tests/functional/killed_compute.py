@@ -21,6 +21,7 @@ from oslo_concurrency import lockutils
 from oslo_db.sqlalchemy import enginefacade
 from oslo_service import service as oslo_service
 
+from tests.functional import nova_base
 from tests.hyperv import current_host, faults, native, windows
 from tests.hyperv.connection import LocalComputer
 
@@ -97,7 +98,7 @@ class KilledComputes(fixtures.Fixture):
         """
         with self.aimed(host, number, after, reads):
             yield
-            with eventlet.timeout.Timeout(60, AssertionError(
+            with eventlet.timeout.Timeout(nova_base.PATIENCE, AssertionError(
                     "%s is not killed at change %s; it made %s" % (host, number, self._changes))):
                 self._death.wait()
 

@@ -12,6 +12,7 @@ from nova.compute import manager
 from oslo_messaging._drivers import impl_fake
 from oslo_messaging.rpc import dispatcher
 
+from tests.functional import nova_base
 from tests.hyperv import current_host
 
 _TOPICS = ("compute", "conductor", "scheduler")
@@ -77,7 +78,7 @@ class MessagesInFlight(fixtures.Fixture):
 
         A message that a service has taken, and not begun to work on, is not seen for a moment.
         """
-        deadline, quiet = time.monotonic() + 120, 0
+        deadline, quiet = time.monotonic() + nova_base.PATIENCE, 0
         while quiet < 3 and not is_over():
             quiet = 0 if self._at_work or self._waiting() else quiet + 1
             assert time.monotonic() < deadline, (self._waiting(), self._at_work)

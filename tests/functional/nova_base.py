@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 
 # Seconds; Nova's own test case reads it. A test that waits for ever says where.
-os.environ.setdefault("OS_TEST_TIMEOUT", "300")
+os.environ.setdefault("OS_TEST_TIMEOUT", "900")
 
 # Run nova.monkey_patch; have to come before anything else that nova imports. Which of the two does
 # it depends on the release.
@@ -18,12 +19,15 @@ import fixtures
 from nova import conf, objects
 from nova import context as nova_context
 from nova.tests.functional import integrated_helpers
+from nova.tests.functional.api import client as api_client
 from nova.virt import fake
 
 from tests.functional import fixtures_in_threads
 from vtpm_scheduling import policy
 
 CONF = conf.CONF
+# Seconds after which what takes a few will not happen any more, on a busy machine.
+PATIENCE = 180
 FILTER = "vtpm_scheduling.guarded_host_filter.GuardedHostFilter"
 
 
@@ -133,6 +137,37 @@ class NovaTestCase(integrated_helpers.ProviderUsageBaseTestCase):
             image_uuid=image, flavor_id=flavor or self.PLAIN_FLAVOR, networks="none", az=zone)
         server = self.api.post_server({"server": server})
         return self._wait_for_state_change(server, expected)
+
+    # Nova's own waits look twice a second, and ten times at most.
+
+    def _wait_for_server_parameter(self, server, expected_params, max_retries=None, api=None):
+        def look():
+            try:
+                return self._server_with(server, expected_params)
+            except api_client.OpenStackApiNotFoundException as exc:
+                # For a moment, between Nova's request to build a server and the server.
+                raise AssertionError("the server is not there") from exc
+        return self._soon(look)
+
+    def _server_with(self, server, expected):
+        server = self.api.get_server(server["id"])
+        self.assertEqual(expected, {name: server[name] for name in expected},
+                         server.get("fault"))
+        return server
+
+    def _wait_until_deleted(self, server):
+        self._soon(lambda: self.assertRaises(
+            api_client.OpenStackApiNotFoundException, self.api.get_server, server["id"]))
+
+    def _soon(self, assertion):
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return assertion()
+            except AssertionError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
 
     def host_of(self, server):
         return server["OS-EXT-SRV-ATTR:host"]

@@ -4,7 +4,7 @@ A secret is put into the TPM of each; what survives an operation is read back.
 """
 
 # Patches nova first.
-from tests.functional import hyperv_base  # isort: skip
+from tests.functional import hyperv_base, nova_base  # isort: skip
 
 import importlib
 import os
@@ -105,7 +105,7 @@ class ServerLifeCase(hyperv_base.HyperVTestCase):
         """Ask for an action and wait until all is over; returns what its events tell."""
         before = len(self.api.get_instance_actions(server["id"]))
         self.api.post_server_action(server["id"], action)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + nova_base.PATIENCE
         while True:
             actions = self.api.get_instance_actions(server["id"])
             shown = self.api.get_server(server["id"])

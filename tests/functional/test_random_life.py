@@ -449,8 +449,8 @@ class Life(stateful.RuleBasedStateMachine):
 class RandomLivesTest(server_life_base.ServerLifeCase):
 
     STARTED_LATER = ()
-    # Nova's fixture ends a test after so many times five minutes.
-    TIMEOUT_SCALING_FACTOR = 4 + EXAMPLES // 4
+    # Nova's fixture ends a test after so many times OS_TEST_TIMEOUT.
+    TIMEOUT_SCALING_FACTOR = 2 + EXAMPLES // 10
 
     def _prepare_services(self):
         super()._prepare_services()

@@ -6,7 +6,6 @@ from tests.functional import hyperv_services  # isort: skip
 import importlib
 import os
 import tempfile
-import time
 
 from tests import stub_key_manager
 from tests.hyperv import fabric, guardian, key_protector, windows
@@ -76,12 +75,11 @@ class VtpmTestCase(hyperv_services.HyperVServicesCase):
         return message
 
     def wait_until_built(self, server):
-        deadline = time.monotonic() + 30
-        while server.get("status") not in ("ACTIVE", "ERROR"):
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.1)
-            server = self.api.get_server(server["id"])
-        return server
+        def look():
+            shown = self.api.get_server(server["id"])
+            self.assertIn(shown["status"], ("ACTIVE", "ERROR"))
+            return shown
+        return self._soon(look)
 
     def calls_of_a_boot(self, image):
         """The methods that Windows is called with while a server is built."""
