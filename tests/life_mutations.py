@@ -13,6 +13,7 @@ _CASES = "tests/functional/test_server_life.py::"
 _LIFE = _CASES + "ComputeHyperVLifeTest::"
 _CELLS = _CASES + "ComputeHyperVCellsTest::"
 _EVACUATION = _CASES + "ComputeHyperVEvacuationTest::"
+_KILLED = "tests/functional/test_killed_compute.py::ComputeHyperVKilledTest::"
 _CLUSTER = "tests/functional/test_vtpm_cluster_driver.py::VtpmClusterDriverTest::"
 _CLUSTERED = "tests/functional/test_vtpm_cluster_driver.py::ClusterEvacuationTest::"
 
@@ -261,10 +262,11 @@ MUTATIONS = (
         "A server that ran is off, and does not start again.",
         "server_life.py",
         """\
-            if reboot_type == SOFT_REBOOT:
                 self._require_next_start(instance)
-""",
-        "",
+            elif""",
+        """\
+                pass
+            elif""",
         (_LIFE + "test_what_stops_a_server_to_start_it_again_is_not_begun",)),
     Mutation(
         "life: rescue of what cannot start",
@@ -344,4 +346,62 @@ MUTATIONS = (
         super().rollback_live_migration_at_source(context, instance, migrate_data)
 """,
         (_CLUSTER + "test_a_live_migration_out_of_the_cluster_that_fails",)),
+    # What a rescue left in which nova-compute died.
+    Mutation(
+        "life: own disk not put back at a reboot",
+        "The server runs without its root disk; its next move deletes it.",
+        "server_life.py",
+        "                self.put_back_own_disk(instance)\n                if self._is_off",
+        "                if self._is_off",
+        (_KILLED + "test_rescue",)),
+    Mutation(
+        "life: own disk not put back at a start",
+        "The same, of a server that was stopped.",
+        "server_life.py",
+        "            self.put_back_own_disk(instance)\n            super().power_on",
+        "            super().power_on",
+        (_KILLED + "test_start_after_an_interrupted_rescue",)),
+    Mutation(
+        "life: own disk not put back when the host boots",
+        "The same, of a server that Nova starts again.",
+        "server_life.py",
+        "                self.put_back_own_disk(instance)\n                super().resume",
+        "                super().resume",
+        (_KILLED + "test_host_boot_after_an_interrupted_rescue",)),
+    Mutation(
+        "life: a resize without the own disk",
+        "The disk stays behind, and is deleted when the resize is confirmed.",
+        "server_life.py",
+        "                    Condition.OWN_DISK: lambda: self._lacks_own_disk(instance),\n"
+        "                    Condition.CAN_UNWRAP: lambda: self._cannot_unwrap(instance)})\n"
+        "            else:",
+        "                    Condition.OWN_DISK: lambda: None,\n"
+        "                    Condition.CAN_UNWRAP: lambda: self._cannot_unwrap(instance)})\n"
+        "            else:",
+        (_KILLED + "test_moves_after_an_interrupted_rescue",)),
+    Mutation(
+        "life: a live migration without the own disk",
+        "Nova deletes the server's folder on the source, with the disk that stayed there.",
+        "server_life.py",
+        "                    Condition.OWN_DISK: lambda: self._lacks_own_disk(instance),\n"
+        "                    Condition.CAN_UNWRAP: lambda: self._cannot_unwrap(instance)})\n"
+        "        return super().check_can_live_migrate_source",
+        "                    Condition.OWN_DISK: lambda: None,\n"
+        "                    Condition.CAN_UNWRAP: lambda: self._cannot_unwrap(instance)})\n"
+        "        return super().check_can_live_migrate_source",
+        (_KILLED + "test_moves_after_an_interrupted_rescue",)),
+    Mutation(
+        "life: the rescue disk left",
+        "The driver refuses the next rescue of the server.",
+        "root_disk.py",
+        "            self._paths.remove(rescue)\n",
+        "            pass\n",
+        (_KILLED + "test_rescue",)),
+    Mutation(
+        "life: a checkpoint's disk replaced",
+        "A server whose VM has a checkpoint does not start.",
+        "root_disk.py",
+        "            if self._utils.get_vm_snapshots(self._name):\n                return False\n",
+        "",
+        (_LIFE + "test_a_start_with_a_checkpoint",)),
 )

@@ -10,7 +10,6 @@ from compute_hyperv.nova import migrationops as hyperv_migrationops
 from compute_hyperv.nova import vmops as hyperv_vmops
 from nova import objects
 from os_brick import exception as os_brick_exception
-from os_win import constants as os_win_const
 
 from vtpm_compute import (
     errors,
@@ -133,22 +132,13 @@ class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
 
     def reboot(self, context: Any, instance: Any, network_info: Any, reboot_type: str,
                block_device_info: Any = None, *args: Any, **kwargs: Any) -> None:
-        """Reboot the server.
-
-        A hard reboot ends the revert of a move that was interrupted, and starts a VM that is off.
-        """
-        if reboot_type == server_life.HARD_REBOOT and marks.is_marked(instance):
+        """Reboot the server; a hard reboot ends the revert of a move that was interrupted."""
+        if (reboot_type == server_life.HARD_REBOOT and marks.is_marked(instance)
+                and not self._has_vm(instance) and self._is_coming_back(context, instance)):
             with self._told(instance):
-                if not self._has_vm(instance):
-                    if self._is_coming_back(context, instance):
-                        self._migrationops.finish_revert_migration(
-                            context, instance, network_info, block_device_info)
-                        return
-                elif (self._vmops._get_vm_state(instance.name)
-                      == os_win_const.HYPERV_VM_STATE_DISABLED):
-                    # compute-hyperv would ask for a reset, and take it that nothing was reset.
-                    self._vmops.power_on(instance, network_info=network_info)
-                    return
+                self._migrationops.finish_revert_migration(
+                    context, instance, network_info, block_device_info)
+            return
         super().reboot(
             context, instance, network_info, reboot_type, block_device_info, *args, **kwargs)
 
@@ -171,6 +161,7 @@ class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
         Where an earlier try did and its process was killed then, that VM is started.
         """
         if self._has_vm(instance):
+            self.put_back_own_disk(instance)
             self._vmops.power_on(instance, network_info=network_info)
             return
         properties = self._recreate_image_meta(context, instance, image_meta)
@@ -183,6 +174,7 @@ class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
                 # Nova shows the text of its own exceptions only.
                 raise errors.ImportFailedError(
                     "a volume could not be connected to this host: %s" % exc) from exc
+            self.put_back_own_disk(instance)
             self._vmops.power_on(instance, network_info=network_info)
 
         with self._definition_files(instance).kept_on_failure(), contextlib.ExitStack() as undo:

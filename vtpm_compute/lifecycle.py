@@ -89,6 +89,10 @@ class Condition(enum.Enum):
         "The server's VM has a checkpoint, and would lose what its disks have got since. An "
         "administrator can remove it (Get-VMSnapshot, Remove-VMSnapshot).",
         "the VM has no checkpoint")
+    OWN_DISK = (
+        "The server's VM does not have its own root disk since a rescue was interrupted. Start the "
+        "server, or reboot it hard, and try again.",
+        "the VM has the server's own root disk, also after a rescue that was interrupted")
     CAN_UNWRAP = (
         "The fabric's guardian on this host is not in the server's key protector: no host of the "
         "fabric could start it.",
@@ -126,7 +130,7 @@ _RESIZE = Rule(
     Verdict.KEEPS_IF, "The VM's definition is exported and imported. Looked at before the server "
     "is stopped; the scheduler looks at the target.",
     (Condition.SAME_REQUEST, Condition.GUEST_STATE_IN_PLACE, Condition.NO_CHECKPOINT,
-     Condition.CAN_UNWRAP))
+     Condition.OWN_DISK, Condition.CAN_UNWRAP))
 _REVERT = (
     "The old VM is imported again, with the TPM it had before the resize. A boot volume keeps what "
     "the guest wrote since: where it sealed keys anew, BitLocker asks for the recovery key.")
@@ -137,7 +141,7 @@ _DEFINES_ANEW = Rule(
 _LIVE_MIGRATION = Rule(
     Verdict.KEEPS_IF, "Hyper-V moves the VM. The scheduler and both hosts look; one that fails "
     "leaves the server where it is.",
-    (Condition.GUARDED, Condition.SAME_FABRIC, Condition.CAN_UNWRAP))
+    (Condition.GUARDED, Condition.SAME_FABRIC, Condition.OWN_DISK, Condition.CAN_UNWRAP))
 _NO_ABORT = Rule(Verdict.NOT_OFFERED, "No Hyper-V driver can abort one.")
 _EVACUATION = Rule(
     Verdict.KEEPS_IF, "The VM's definition is imported from the storage that the hosts share, and "
@@ -188,7 +192,8 @@ RULES: dict[Operation, dict[Driver, Rule]] = {
         "the reason is told.")),
     Operation.RESCUE: dict.fromkeys(Driver, Rule(
         Verdict.KEEPS, "The VM stays. Where the host cannot unwrap the key protector the rescue is "
-        "not begun and the server runs on; Nova sets it to ERROR, with the reason.")),
+        "not begun and the server runs on; Nova sets it to ERROR, with the reason. The next start "
+        "or hard reboot after one that was interrupted gives the VM its own disk again.")),
     Operation.HOST_BOOT: dict.fromkeys(Driver, _KEPT),
     Operation.SNAPSHOT: dict.fromkeys(Driver, Rule(
         Verdict.KEEPS, "The image has the disk, not the TPM: a server made from it gets a new one "

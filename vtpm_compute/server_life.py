@@ -17,9 +17,10 @@ from nova import objects
 from nova.compute import task_states, vm_states
 from nova.compute import utils as compute_utils
 from nova.virt import driver as nova_driver
+from os_win import constants as os_win_constants
 from oslo_log import log as logging
 
-from vtpm_compute import definition_files, errors, lifecycle, marks, shelve_image
+from vtpm_compute import definition_files, errors, lifecycle, marks, root_disk, shelve_image
 from vtpm_compute.lifecycle import Condition, Operation
 from vtpm_scheduling import policy
 
@@ -100,6 +101,7 @@ class ServerLife(nova_driver.ComputeDriver):
                     # compute-hyperv would copy a checkpoint's disk, and not that below it.
                     Condition.NO_CHECKPOINT: lambda: (
                         "" if self._vmops._vmutils.get_vm_snapshots(instance.name) else None),
+                    Condition.OWN_DISK: lambda: self._lacks_own_disk(instance),
                     Condition.CAN_UNWRAP: lambda: self._cannot_unwrap(instance)})
             else:
                 refusal = _other_request(policy.decide_unmarked(
@@ -121,8 +123,8 @@ class ServerLife(nova_driver.ComputeDriver):
                 self._require(Operation.LIVE_MIGRATION, {
                     Condition.GUARDED: self._unguarded,
                     Condition.SAME_FABRIC: lambda: self._other_fabric(instance),
-                    # Only the host where the server runs can read it.
-                    Condition.CAN_UNWRAP: lambda: None})
+                    # Only the host where the server runs can read these.
+                    Condition.OWN_DISK: lambda: None, Condition.CAN_UNWRAP: lambda: None})
         return super().check_can_live_migrate_destination(context, instance, *args, **kwargs)
 
     def check_can_live_migrate_source(self, context: Any, instance: Any, *args: Any,
@@ -136,6 +138,7 @@ class ServerLife(nova_driver.ComputeDriver):
                 self._require(Operation.LIVE_MIGRATION, {
                     # The other host was asked before.
                     Condition.GUARDED: lambda: None, Condition.SAME_FABRIC: lambda: None,
+                    Condition.OWN_DISK: lambda: self._lacks_own_disk(instance),
                     Condition.CAN_UNWRAP: lambda: self._cannot_unwrap(instance)})
         return super().check_can_live_migrate_source(context, instance, *args, **kwargs)
 
@@ -144,11 +147,15 @@ class ServerLife(nova_driver.ComputeDriver):
     def power_on(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
         """:raises ServerOperationError: when the host cannot unwrap the key protector."""
         with self._told(instance):
+            self.put_back_own_disk(instance)
             super().power_on(context, instance, *args, **kwargs)
 
     def reboot(self, context: Any, instance: Any, network_info: Any, reboot_type: str,
-               *args: Any, **kwargs: Any) -> None:
+               block_device_info: Any = None, *args: Any, **kwargs: Any) -> None:
         """Reboot the server; a hard reboot, which resets the VM, needs no unwrapping.
+
+        It starts a VM that is off. The stock drivers would ask for a reset, and take it that
+        nothing was reset.
 
         :raises ServerOperationError: when the host cannot unwrap the key protector; the server runs
             on.
@@ -156,7 +163,13 @@ class ServerLife(nova_driver.ComputeDriver):
         with self._told(instance):
             if reboot_type == SOFT_REBOOT:
                 self._require_next_start(instance)
-            super().reboot(context, instance, network_info, reboot_type, *args, **kwargs)
+            elif marks.is_marked(instance) and self._has_vm(instance):
+                self.put_back_own_disk(instance)
+                if self._is_off(instance):
+                    self._vmops.power_on(instance, block_device_info, network_info)
+                    return
+            super().reboot(context, instance, network_info, reboot_type, block_device_info, *args,
+                           **kwargs)
 
     def resume(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
         """Resume a suspended server.
@@ -238,6 +251,7 @@ class ServerLife(nova_driver.ComputeDriver):
         """
         try:
             with self._told(instance):
+                self.put_back_own_disk(instance)
                 super().resume_state_on_host_boot(context, instance, *args, **kwargs)
         except ServerOperationError as exc:
             compute_utils.add_instance_fault_from_exc(context, instance, exc)
@@ -368,6 +382,25 @@ class ServerLife(nova_driver.ComputeDriver):
             doubt = self._vmops.vtpm.doubt_of_start(instance.name)
             if doubt is not None:
                 raise errors.StartError(doubt)
+
+    def put_back_own_disk(self, instance: Any) -> None:
+        """Undo what an interrupted rescue left, before the server's VM starts.
+
+        :raises vtpm_compute.errors.VtpmError: when Hyper-V refuses it.
+        """
+        if self._lacks_own_disk(instance) is not None:
+            if not self._is_off(instance):
+                self._vmops.power_off(instance)
+            root_disk.RootDisk(self._vmops, instance).put_back()
+
+    def _lacks_own_disk(self, instance: Any) -> str | None:
+        if not marks.is_marked(instance) or not self._has_vm(instance):
+            return None
+        return "" if root_disk.RootDisk(self._vmops, instance).is_out_of_place() else None
+
+    def _is_off(self, instance: Any) -> bool:
+        return bool(self._vmops._vmutils.get_vm_state(instance.name)
+                    == os_win_constants.HYPERV_VM_STATE_DISABLED)
 
     def _has_vm(self, instance: Any) -> bool:
         return self._vmops._vmutils.vm_exists(instance.name)

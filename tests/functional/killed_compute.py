@@ -52,7 +52,7 @@ class KilledComputes(fixtures.Fixture):
         super().__init__()
         self._folder = os.path.join(folder, "")
         self._dead, self.halted, self._is_over = set(), [], False
-        self._host = self._changes = self._killed_at = self._death = None
+        self._host = self._changes = self._killed_at = self._death = self._fatal = None
         self._reads = False
         self._main = native.module("threading").get_ident()
         # What runs inside of the simulated host is no work of nova-compute.
@@ -111,7 +111,7 @@ class KilledComputes(fixtures.Fixture):
         self._host, self._changes, self._killed_at = host, [], (number, after)
         self._reads, self._death = reads, eventlet.event.Event()
         try:
-            yield lambda: self._changes[number] if self._death.ready() else None
+            yield lambda: self._fatal if self._death.ready() else None
         finally:
             self._host = None
 
@@ -205,6 +205,7 @@ class KilledComputes(fixtures.Fixture):
         return result
 
     def _kill(self, here):
+        self._fatal = self._changes[-1]
         self._dead.add(here)
         windows.forget(here.name)
         # Those of the other hosts, which have them by the same names, are given back as usual.

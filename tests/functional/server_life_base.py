@@ -89,10 +89,17 @@ class ServerLifeCase(hyperv_base.HyperVTestCase):
         machine = self.machine(server)
         self.assertEqual((self.identifier, state), (machine["id"], machine["state"]))
         self.assertTrue(machine["security"]["TpmEnabled"])
+        self.assertEqual(server["status"] == "RESCUE", not self.has_own_disk(server))
         if state == RUNNING:
             self.assert_tpm(server)
         self.assertEqual(self.requests, len(self.key_manager.requests))
         self.assert_one_protector()
+
+    def has_own_disk(self, server):
+        """Whether the server's root disk is the first of its VM, and no rescue disk is there."""
+        disks = self.attached_disks(server)
+        return bool(disks) and all("-rescue" not in disk for disk in disks) and (
+            os.path.basename(disks[0]).startswith("root") and os.path.exists(disks[0]))
 
     def assert_one_protector(self, times=1):
         """A key protector was set so many times, on all hosts together."""

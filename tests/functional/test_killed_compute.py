@@ -26,6 +26,7 @@ POINTS = int(os.environ.get("VTPM_KILLS", "3"))
 # With the other drivers, whose code is mostly the same.
 FEWER_POINTS = POINTS and max(POINTS - 2, 1)
 DEFINE = "Msvm_VirtualSystemManagementService.DefineSystem"
+DETACH = "Msvm_VirtualSystemManagementService.RemoveResourceSettings"
 START_AGAIN = {"SHUTOFF": "os-start", "SUSPENDED": "resume"}
 
 
@@ -181,7 +182,7 @@ class _EveryDriver:
         else:
             self.act(server, reboot={"type": "HARD"})
             if self.api.get_server(server["id"])["OS-EXT-STS:power_state"] != power_state.RUNNING:
-                # Stock drivers' reboots start no VM that is saved, Nova's none that is off.
+                # A reboot starts no VM that is saved.
                 for action in ("os-stop", "os-start"):
                     self.assertEqual("", self.act(server, **{action: None}).strip())
 
@@ -190,11 +191,6 @@ class _EveryDriver:
         self._server_with(server, {"status": "ACTIVE"})
         self.assert_kept(server, host)
         return True
-
-    def kept_once(self, server):
-        """As where a driver leaves its rescue disk: it rescues that server no more."""
-        self.kept(server)
-        return False
 
     def acted(self, **action):
         return lambda server: self.act(server, **action)
@@ -227,11 +223,48 @@ class _EveryDriver:
         return self.create_image(2, **server_life_base.hyperv_base.GENERATION_2)
 
     def test_rescue(self):
-        self.walk({"rescue": {"rescue_image_ref": self.rescue_image()}}, self.kept_once)
+        self.walk({"rescue": {"rescue_image_ref": self.rescue_image()}}, self.kept)
 
     def test_unrescue(self):
-        self.walk({"unrescue": None}, self.kept_once, prepare=lambda server: self.act(
+        self.walk({"unrescue": None}, self.kept, prepare=lambda server: self.act(
             server, rescue={"rescue_image_ref": self.rescue_image()}))
+
+    def interrupt_rescue(self):
+        """A server whose VM is off, without its own disk, since nova-compute died."""
+        server = self.boot_with_secret()
+        with self.kills.armed("HV1", DETACH, after=True):
+            self.api.post_server_action(
+                server["id"], {"rescue": {"rescue_image_ref": self.rescue_image()}})
+        self.kills.bury(self.computes["HV1"])
+        self.restart("HV1")
+        return server
+
+    def test_start_after_an_interrupted_rescue(self):
+        server = self.interrupt_rescue()
+        self.reset(server)
+        for action in ("os-stop", "os-start"):
+            self.assertEqual("", self.act(server, **{action: None}).strip())
+        self.assert_kept(server)
+        self.end(server)
+
+    def test_host_boot_after_an_interrupted_rescue(self):
+        self.flags(resume_guests_state_on_host_boot=True)
+        server = self.interrupt_rescue()
+        self.reset(server)
+        self.assert_kept(server)
+        self.end(server)
+
+    def test_moves_after_an_interrupted_rescue(self):
+        """What is not attached would not go along, and be deleted here."""
+        server = self.interrupt_rescue()
+        self.reset(server)
+        for action in self.MOVES:
+            files = self.files_with_content("HV1")
+            self.assertIn("does not have its own root disk", self.act(server, **action))
+            self._server_with(server, {"status": "ACTIVE"})
+            self.assertEqual(files, self.files_with_content("HV1"))
+        self.kept(server)
+        self.end(server)
 
     def test_snapshot(self):
         self.walk({"createImage": {"name": "snapshot"}}, self.kept)
@@ -352,6 +385,7 @@ class _EveryDriver:
     # Live migrations.
 
     MIGRATE = {"os-migrateLive": {"host": "HV2", "block_migration": "auto"}}
+    MOVES = (MIGRATE,)
 
     def test_live_migration_on_the_source(self):
         self.walk(self.MIGRATE, self.migrated)
@@ -397,6 +431,8 @@ class _EveryDriver:
 class _Moves:
     """Resizes and cold migrations, which Nova's own driver refuses."""
 
+    MOVES = (*_EveryDriver.MOVES, {"migrate": None}, {"resize": {"flavorRef": "2"}})
+
     def test_resize_on_the_source(self):
         self.walk({"migrate": None}, self.kept, points=self.POINTS and self.POINTS + 1)
 
@@ -438,13 +474,13 @@ class _Moves:
 
 
 @pytest.mark.compute_hyperv
-class ComputeHyperVKilledTest(_EveryDriver, _Moves, KilledNodes, server_life_base.ServerLifeCase):
+class ComputeHyperVKilledTest(_Moves, _EveryDriver, KilledNodes, server_life_base.ServerLifeCase):
     """compute-hyperv's standalone driver, on the hosts' own disks."""
 
 
 @pytest.mark.compute_hyperv
 class ClusterKilledTest(
-        _EveryDriver, _Moves, KilledNodes, test_vtpm_cluster_driver.ClusterStorage,
+        _Moves, _EveryDriver, KilledNodes, test_vtpm_cluster_driver.ClusterStorage,
         server_life_base.ServerLifeCase):
     """compute-hyperv's cluster driver, on storage that the nodes share."""
 

@@ -186,7 +186,7 @@ class Life(stateful.RuleBasedStateMachine):
         shown = self.shown
         found = [machine for machine in self.case.machines(self.case.host_of(shown))
                  if machine["id"] == self.identifier]
-        if not found or found[0]["state"] != RUNNING:
+        if not found or found[0]["state"] != RUNNING or not self.has_its_disk():
             return False
         return self.secret == self.case.simulated.read_tpm(
             self.case.host_of(shown), found[0]["name"], "bitlocker")
@@ -234,7 +234,7 @@ class Life(stateful.RuleBasedStateMachine):
         else:
             self.ask({"reboot": {"type": "HARD"}})
             if self.shown["OS-EXT-STS:power_state"] != power_state.RUNNING:
-                # compute-hyperv's reboot starts no VM that is saved.
+                # A reboot starts no VM that is saved.
                 self.ask({"os-stop": None})
                 self.ask({"os-start": None})
 
@@ -276,8 +276,13 @@ class Life(stateful.RuleBasedStateMachine):
         assert machine["id"] == self.identifier, machine
         assert machine["tpm_initialized"], machine
         if machine["state"] == RUNNING:
+            assert self.has_its_disk(), self.case.attached_disks(shown)
             assert self.secret == self.case.simulated.read_tpm(
                 self.case.host_of(shown), machine["name"], "bitlocker")
+
+    def has_its_disk(self):
+        """Whether the VM has the server's root disk, and that of a rescue only in one."""
+        return self.status in ("RESCUE", "ERROR") or self.case.has_own_disk(self.shown)
 
     def leaves_it(self, name, body):
         """An operation that, done or refused, leaves the machine as it is."""

@@ -448,6 +448,14 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
         self.assert_refused(server, "has a checkpoint", migrate=None)
         self.assert_refused(server, "has a checkpoint", resize={"flavorRef": self.LARGER_FLAVOR})
 
+    def test_a_start_with_a_checkpoint(self):
+        """Its disk is another file than the server's."""
+        server = self.boot_with_secret()
+        self.take_checkpoint(server)
+        for action in ({"os-stop": None}, {"os-start": None}, {"reboot": {"type": "HARD"}}):
+            self.assertEqual("", self.act(server, **action).strip())
+        self.assert_kept(server)
+
     # Moves whose end fails.
 
     def fail_import(self, host):
