@@ -96,10 +96,14 @@ class ServerLifeCase(hyperv_base.HyperVTestCase):
         self.assert_one_protector()
 
     def has_own_disk(self, server):
-        """Whether the server's root disk is the first of its VM, and no rescue disk is there."""
+        """Whether the server's root disk is the first of its VM, and none of a rescue is left."""
         disks = self.attached_disks(server)
-        return bool(disks) and all("-rescue" not in disk for disk in disks) and (
-            os.path.basename(disks[0]).startswith("root") and os.path.exists(disks[0]))
+        if not disks:
+            return False
+        folder, name = os.path.split(disks[0])
+        files = os.listdir(folder)
+        return (name.startswith("root") and name in files
+                and not any("-rescue" in one for one in files))
 
     def assert_one_protector(self, times=1):
         """A key protector was set so many times, on all hosts together."""
