@@ -170,7 +170,7 @@ class HyperVTestCase(hyperv_services.HyperVServicesCase):
 
     def _stored_machine(self, server):
         return self.simulated.host(self.host_of(server)).management.machine_named(
-            self.machine(server)["name"])
+            self.name_of(server))
 
     def attached_disks(self, server, kind=HARD_DISK):
         """The disks of a kind of a server's machine, by their places: IDE first, then SCSI.

@@ -124,6 +124,26 @@ class ThreadsTest(unittest.TestCase):
             self.assertEqual("HV1", tpool.execute(seen.pop))
         self.assertEqual(["HV1"], seen)
 
+    def test_what_is_collected_in_the_middle_of_something(self):
+        """No other green thread runs while PyMI ends what nobody has any more."""
+        import wmi
+
+        class Collected(wmi._EventWatcher):
+            def __init__(self):
+                pass
+
+            def close(self):
+                tpool.execute(platform.node)
+
+        def work():
+            with windows.acting_as("HV1"):
+                eventlet.spawn_n(ran.append, True)
+                Collected()
+                seen.append(list(ran))
+        seen, ran = [], []
+        eventlet.spawn(work).wait()
+        self.assertEqual([[]], seen)
+
     def test_each_host_has_its_console_handlers(self):
         for module in ("nova.virt.hyperv.serialconsoleops",
                        "compute_hyperv.nova.serialconsoleops"):

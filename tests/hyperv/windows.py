@@ -17,6 +17,7 @@ import os
 import platform
 import socket
 import sys
+import threading
 import types
 
 from tests.hyperv import clusapi, crypt32, current_host, windows_stand_ins
@@ -42,6 +43,8 @@ libraries = crypt32.Libraries(current_host.computer)
 
 _real_node, _real_gethostname = platform.node, socket.gethostname
 _installed = None
+# In which thread an object of PyMI that was collected ends what it had with Windows.
+_collecting = threading.local()
 
 
 class PymiMissing(Exception):
@@ -373,10 +376,26 @@ def _change_tpool(module):
         # two greenlets which bring the pool's results to those who wait: they would wait for ever
         # for themselves, and so would all others. A nova-compute on Windows is not spared that.
         hub = getattr(hubs._threadlocal, "hub", None)
-        if module.greenthread.getcurrent() in (module._coro, hub and hub.greenlet):
+        if getattr(_collecting, "depth", 0) or module.greenthread.getcurrent() in (
+                module._coro, hub and hub.greenlet):
             return function(*arguments, **keywords)
         return real(function, *arguments, **keywords)
     module.execute = execute
+
+
+def _change_wmi(module):
+    # Or in a green thread that is in the middle of a transaction: Nova's tests have one connection
+    # to the database for all green threads, and what another one rolls back then is lost for this.
+    def at_once(end):
+        def __del__(self):  # noqa: N807
+            _collecting.depth = getattr(_collecting, "depth", 0) + 1
+            try:
+                end(self)
+            finally:
+                _collecting.depth -= 1
+        return __del__
+    for owner in (module._Connection, module._EventWatcher):
+        owner.__del__ = at_once(owner.__del__)
 
 
 _CHANGES = {
@@ -395,6 +414,7 @@ _CHANGES = {
     "oslo_config.cfg": _change_oslo_config,
     "eventlet.greenthread": _change_greenthread,
     "eventlet.tpool": _change_tpool,
+    "wmi": _change_wmi,
     "vtpm_compute.windows_libraries": _change_ctypes}
 _CHANGES.update((name, _change_caches) for name in _CACHES if name not in _CHANGES)
 
