@@ -140,10 +140,15 @@ class NovaTestCase(integrated_helpers.ProviderUsageBaseTestCase):
 
     # Nova's own waits look twice a second, and ten times at most.
 
-    def _wait_for_server_parameter(self, server, expected_params, max_retries=None, api=None):
+    def _wait_for_server_parameter(self, server, expected_params, max_retries=None, api=None,
+                                   wait_for_fault_key=False):
         def look():
             try:
-                return self._server_with(server, expected_params)
+                shown = self._server_with(server, expected_params)
+                if wait_for_fault_key and expected_params.get("status") == "ERROR":
+                    # Nova writes it a moment later.
+                    self.assertIn("fault", shown)
+                return shown
             except api_client.OpenStackApiNotFoundException as exc:
                 # For a moment, between Nova's request to build a server and the server.
                 raise AssertionError("the server is not there") from exc
