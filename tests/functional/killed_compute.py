@@ -98,9 +98,14 @@ class KilledComputes(fixtures.Fixture):
         """
         with self.aimed(host, number, after, reads):
             yield
-            with eventlet.timeout.Timeout(nova_base.PATIENCE, AssertionError(
-                    "%s is not killed at change %s; it made %s" % (host, number, self._changes))):
-                self._death.wait()
+            try:
+                with eventlet.timeout.Timeout(nova_base.PATIENCE) as limit:
+                    self._death.wait()
+            except eventlet.timeout.Timeout as over:
+                if over is not limit:
+                    raise
+                raise AssertionError("%s is not killed at change %s; it made %s" % (
+                    host, number, self._changes)) from None
 
     @contextlib.contextmanager
     def aimed(self, host, number, after, reads=False):

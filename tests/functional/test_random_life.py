@@ -447,6 +447,7 @@ class Life(stateful.RuleBasedStateMachine):
         self.the_secret_is_there()
         self.case._delete_server(self.server)
         self.case.assert_nothing_left(self.was_killed)
+        self.case.audit_placement()
         self.case.kills.end_the_halted()
 
 
@@ -511,6 +512,12 @@ class RandomLivesTest(server_life_base.ServerLifeCase):
                     shutil.rmtree(server)
             else:
                 self.assertEqual([], servers)
+
+    def audit_placement(self):
+        """As ``nova-manage placement audit --delete``: moves that died leave allocations."""
+        for provider in self._get_all_providers():
+            for consumer in self._get_allocations_by_provider_uuid(provider["uuid"]):
+                self.placement.delete("/allocations/%s" % consumer)
 
     def lose(self, host):
         """The nova-compute of a host was killed."""

@@ -10,7 +10,13 @@ import fixtures
 import pytest
 from oslo_config import cfg
 
-from tests.functional import cluster_operations, hyperv_base, server_life_base, test_server_life
+from tests.functional import (
+    cluster_operations,
+    hyperv_base,
+    killed_compute,
+    server_life_base,
+    test_server_life,
+)
 from tests.functional.cluster_operations import FAILED, OFF, ONLINE
 from tests.functional.server_life_base import EAST, RUNNING, WEST
 from tests.hyperv import windows
@@ -264,6 +270,9 @@ class EvacuationToClusterTest(_Evacuations):
         server = self.boot_with_secret("HV3")
         self.lose_power("HV3")
         self.force_down("HV3")
+        self.evacuate(server)
+
+    def evacuate(self, server):
         self.assertEqual("", self.act(server, evacuate={"host": "HV2"}).strip())
         if self.api.get_server(server["id"])["status"] == "SHUTOFF":  # by the version of Nova
             self._start_server(server)
@@ -271,6 +280,25 @@ class EvacuationToClusterTest(_Evacuations):
             self.group_of(server)["owner"], self.group_of(server)["state"]))
         self.assertEqual(server_life_base.SECRET, self.simulated.read_tpm(
             "HV2", self.name_of(server), "bitlocker"))
+
+    def test_killed_in_the_middle(self):
+        """nova-compute dies with a planned VM, and then with one that the cluster lacks."""
+        kills = self.useFixture(killed_compute.KilledComputes(self.disks))
+        self.start_compute_on("HV3")
+        server = self.boot_with_secret("HV3")
+        self.lose_power("HV3")
+        self.force_down("HV3")
+        for change in ("Msvm_VirtualSystemManagementService.ImportSystemDefinition",
+                       "Msvm_VirtualSystemManagementService.RealizePlannedSystem"):
+            with kills.armed("HV2", change, after=True):
+                self.api.post_server_action(server["id"], {"evacuate": {"host": "HV2"}})
+            kills.bury(self.computes["HV2"])
+            self.green_threads.leave(kills.halted)
+            self.restart("HV2")
+            self.addCleanup(kills.end)
+            self.assertEqual("HV3", self.host_of(self.api.get_server(server["id"])))
+            self.reset(server)
+        self.evacuate(server)
 
 
 @pytest.mark.compute_hyperv
