@@ -262,11 +262,10 @@ MUTATIONS = (
         "A server that ran is off, and does not start again.",
         "server_life.py",
         """\
+            if reboot_type == SOFT_REBOOT:
                 self._require_next_start(instance)
-            elif""",
-        """\
-                pass
-            elif""",
+""",
+        "",
         (_LIFE + "test_what_stops_a_server_to_start_it_again_is_not_begun",)),
     Mutation(
         "life: rescue of what cannot start",
@@ -351,23 +350,46 @@ MUTATIONS = (
         "life: own disk not put back at a reboot",
         "The server runs without its root disk; its next move deletes it.",
         "server_life.py",
-        "                self.put_back_own_disk(instance)\n                if self._is_off",
-        "                if self._is_off",
+        "            with self.own_disk(instance):\n                if (marks",
+        "            with contextlib.nullcontext():\n                if (marks",
         (_KILLED + "test_rescue",)),
     Mutation(
         "life: own disk not put back at a start",
         "The same, of a server that was stopped.",
         "server_life.py",
-        "            self.put_back_own_disk(instance)\n            super().power_on",
-        "            super().power_on",
+        "            with self.own_disk(instance):\n                super().power_on",
+        "            with contextlib.nullcontext():\n                super().power_on",
         (_KILLED + "test_start_after_an_interrupted_rescue",)),
     Mutation(
         "life: own disk not put back when the host boots",
         "The same, of a server that Nova starts again.",
         "server_life.py",
-        "                self.put_back_own_disk(instance)\n                super().resume",
-        "                super().resume",
+        "            with self._told(instance), self.own_disk(instance):\n",
+        "            with self._told(instance):\n",
         (_KILLED + "test_host_boot_after_an_interrupted_rescue",)),
+    Mutation(
+        "life: own disk not put back in an evacuation",
+        "The same, of a server that was evacuated.",
+        "compute_hyperv_driver.py",
+        "            with self.own_disk(instance):\n"
+        "                self._vmops.power_on(instance, network_info=network_info)\n\n",
+        "            with contextlib.nullcontext():\n"
+        "                self._vmops.power_on(instance, network_info=network_info)\n\n",
+        (_EVACUATION + "test_after_an_interrupted_rescue",)),
+    Mutation(
+        "life: the rescue's files deleted too early",
+        "An evacuation that fails at its end fails for ever: a disk is missing.",
+        "server_life.py",
+        "        disk.put_back()\n        yield\n        disk.remove_rescue_files()\n",
+        "        disk.put_back()\n        disk.remove_rescue_files()\n        yield\n",
+        (_EVACUATION + "test_after_an_interrupted_rescue",)),
+    Mutation(
+        "life: a rescue ended by a start",
+        "A server that is being rescued loses its rescue disk when its host boots.",
+        "root_disk.py",
+        "        return bool(self._instance.vm_state == vm_states.RESCUED\n",
+        "        return bool(self._instance.vm_state == vm_states.DELETED\n",
+        (_KILLED + "test_host_boot_of_a_rescued_server",)),
     Mutation(
         "life: a resize without the own disk",
         "The disk stays behind, and is deleted when the resize is confirmed.",
@@ -394,14 +416,7 @@ MUTATIONS = (
         "life: the rescue disk left",
         "The driver refuses the next rescue of the server.",
         "root_disk.py",
-        "            self._paths.remove(rescue)\n",
-        "            pass\n",
+        "                self._paths.remove(path)\n",
+        "                pass\n",
         (_KILLED + "test_rescue",)),
-    Mutation(
-        "life: a checkpoint's disk replaced",
-        "A server whose VM has a checkpoint does not start.",
-        "root_disk.py",
-        "            if self._utils.get_vm_snapshots(self._name):\n                return False\n",
-        "",
-        (_LIFE + "test_a_start_with_a_checkpoint",)),
 )

@@ -161,8 +161,8 @@ class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
         Where an earlier try did and its process was killed then, that VM is started.
         """
         if self._has_vm(instance):
-            self.put_back_own_disk(instance)
-            self._vmops.power_on(instance, network_info=network_info)
+            with self.own_disk(instance):
+                self._vmops.power_on(instance, network_info=network_info)
             return
         properties = self._recreate_image_meta(context, instance, image_meta)
 
@@ -174,8 +174,8 @@ class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
                 # Nova shows the text of its own exceptions only.
                 raise errors.ImportFailedError(
                     "a volume could not be connected to this host: %s" % exc) from exc
-            self.put_back_own_disk(instance)
-            self._vmops.power_on(instance, network_info=network_info)
+            with self.own_disk(instance):
+                self._vmops.power_on(instance, network_info=network_info)
 
         with self._definition_files(instance).kept_on_failure(), contextlib.ExitStack() as undo:
             # With its definition, which is put back then; not its disks.

@@ -17,9 +17,10 @@ from vtpm_compute import errors, windows_errors
 
 LOG = logging.getLogger(__name__)
 
-# The one of a VM of Generation 2, which those with a vTPM are.
-_SCSI = "SCSI"
-_ROOT_ADDRESS, _CONTROLLER_ADDRESS = 0, 0
+# That of a VM of Generation 2, which those with a vTPM are; it takes the first free place.
+_SCSI, _NO_ADDRESS = "SCSI", 0
+# What Windows attaches in the place of a disk while there is a checkpoint, or is yet to be merged.
+_DIFFERENCES = (".avhdx", ".avhd")
 
 
 class RootDisk:
@@ -42,26 +43,32 @@ class RootDisk:
 
         :raises vtpm_compute.errors.OperationRefusedError: when the VM cannot be read.
         """
-        if (self._instance.vm_state == vm_states.RESCUED
-                and self._instance.task_state != task_states.UNRESCUING):
-            return False
-        root = self._paths.lookup_root_vhd_path(self._name)
-        if root is None:
+        if self._is_rescued() or self._root() is None:
             return False
 
         def call() -> bool:
-            if self._utils.get_vm_snapshots(self._name):
+            attached = self._attached()
+            if self._utils.get_vm_snapshots(self._name) or any(
+                    name.endswith(_DIFFERENCES) for name in attached):
                 return False
-            attached, _ = self._utils.get_vm_storage_paths(self._name)
-            return self._has_files_of_a_rescue() or not any(
-                _same(root, path) for path in attached)
+            # By its name: its path can be written in other ways, or an administrator moved it.
+            return self._has_rescue_files() or not any(
+                name.startswith("root") for name in attached)
         return windows_errors.translated(
             "Hyper-V could not say which disks the VM has", errors.OperationRefusedError, call)
 
-    def put_back(self) -> None:
-        """Give the VM, which must be off, its own disks again, and delete those of the rescue.
+    def may_stay_behind(self) -> bool:
+        """Whether a move would perhaps not take it along.
 
-        Where nova-compute dies in it, the disk is out of place still.
+        :raises vtpm_compute.errors.OperationRefusedError: when the VM cannot be read.
+        """
+        return (not self._is_rescued() and self._has_rescue_files()) or self.is_out_of_place()
+
+    def put_back(self) -> None:
+        """Give the VM, which must be off, its own disks again.
+
+        The files of the rescue stay until :meth:`remove_rescue_files`, and the disk is out of place
+        so long: what fails meanwhile is done again.
 
         :raises vtpm_compute.errors.StartError: when Hyper-V refuses it.
         """
@@ -71,29 +78,47 @@ class RootDisk:
             "The server's own root disk could not be put back", errors.StartError, self._put_back)
 
     def _put_back(self) -> None:
-        root, rescue = self._paths.lookup_root_vhd_path(self._name), self._rescue_disk()
-        self._utils.detach_vm_disk(self._name, root, is_physical=False)
-        if rescue is not None:
-            self._utils.detach_vm_disk(self._name, rescue, is_physical=False)
+        root, attached = self._root(), self._attached()
+        for path in (root, *self._rescue_files()):
+            name = _name(path)
+            if name in attached:
+                self._utils.detach_vm_disk(self._name, attached[name], is_physical=False)
         # Before a config drive could take its place.
-        self._vmops._attach_drive(
-            self._name, root, _ROOT_ADDRESS, _CONTROLLER_ADDRESS, _SCSI)
-        self._vmops._detach_config_drive(self._name, rescue=True, delete=True)
+        self._vmops._attach_drive(self._name, root, _NO_ADDRESS, _NO_ADDRESS, _SCSI)
         drive = self._paths.lookup_configdrive_path(self._name)
-        if drive and not self._utils.is_disk_attached(drive, is_physical=False):
+        if drive and _name(drive) not in attached:
             self._vmops.attach_config_drive(
                 self._instance, drive, self._utils.get_vm_generation(self._name))
-        if rescue is not None:
-            self._paths.remove(rescue)
 
-    def _has_files_of_a_rescue(self) -> bool:
-        return (self._rescue_disk() is not None
-                or self._paths.lookup_configdrive_path(self._name, rescue=True) is not None)
+    def remove_rescue_files(self) -> None:
+        """Delete what the rescue left; logs a file that cannot be deleted."""
+        for path in self._rescue_files():
+            try:
+                self._paths.remove(path)
+            except OSError as exc:
+                LOG.warning("%s, of a rescue that was interrupted, could not be deleted: %s", path,
+                            exc, instance=self._instance)
 
-    def _rescue_disk(self) -> str | None:
-        path: str | None = self._paths.lookup_root_vhd_path(self._name, rescue=True)
-        return path
+    def _is_rescued(self) -> bool:
+        return bool(self._instance.vm_state == vm_states.RESCUED
+                    and self._instance.task_state != task_states.UNRESCUING)
+
+    def _attached(self) -> dict[str, str]:
+        """{name: path} of the files that are the VM's disks, and its config drive."""
+        paths, _ = self._utils.get_vm_storage_paths(self._name)
+        return {_name(path): path for path in paths}
+
+    def _root(self) -> Any:
+        return self._paths.lookup_root_vhd_path(self._name)
+
+    def _rescue_files(self) -> list[str]:
+        found = (self._paths.lookup_root_vhd_path(self._name, rescue=True),
+                 self._paths.lookup_configdrive_path(self._name, rescue=True))
+        return [path for path in found if path]
+
+    def _has_rescue_files(self) -> bool:
+        return bool(self._rescue_files())
 
 
-def _same(one: str, other: str) -> bool:
-    return os.path.normcase(os.path.abspath(one)) == os.path.normcase(os.path.abspath(other))
+def _name(path: Any) -> str:
+    return os.path.basename(str(path).replace("\\", "/")).lower()

@@ -147,8 +147,8 @@ class ServerLife(nova_driver.ComputeDriver):
     def power_on(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
         """:raises ServerOperationError: when the host cannot unwrap the key protector."""
         with self._told(instance):
-            self.put_back_own_disk(instance)
-            super().power_on(context, instance, *args, **kwargs)
+            with self.own_disk(instance):
+                super().power_on(context, instance, *args, **kwargs)
 
     def reboot(self, context: Any, instance: Any, network_info: Any, reboot_type: str,
                block_device_info: Any = None, *args: Any, **kwargs: Any) -> None:
@@ -163,13 +163,13 @@ class ServerLife(nova_driver.ComputeDriver):
         with self._told(instance):
             if reboot_type == SOFT_REBOOT:
                 self._require_next_start(instance)
-            elif marks.is_marked(instance) and self._has_vm(instance):
-                self.put_back_own_disk(instance)
-                if self._is_off(instance):
+            with self.own_disk(instance):
+                if (marks.is_marked(instance) and self._has_vm(instance)
+                        and self._is_off(instance)):
                     self._vmops.power_on(instance, block_device_info, network_info)
                     return
-            super().reboot(context, instance, network_info, reboot_type, block_device_info, *args,
-                           **kwargs)
+                super().reboot(context, instance, network_info, reboot_type, block_device_info,
+                               *args, **kwargs)
 
     def resume(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
         """Resume a suspended server.
@@ -250,8 +250,7 @@ class ServerLife(nova_driver.ComputeDriver):
         :raises ServerOperationError: when the host cannot unwrap the key protector.
         """
         try:
-            with self._told(instance):
-                self.put_back_own_disk(instance)
+            with self._told(instance), self.own_disk(instance):
                 super().resume_state_on_host_boot(context, instance, *args, **kwargs)
         except ServerOperationError as exc:
             compute_utils.add_instance_fault_from_exc(context, instance, exc)
@@ -383,20 +382,29 @@ class ServerLife(nova_driver.ComputeDriver):
             if doubt is not None:
                 raise errors.StartError(doubt)
 
-    def put_back_own_disk(self, instance: Any) -> None:
-        """Undo what an interrupted rescue left, before the server's VM starts.
+    @contextlib.contextmanager
+    def own_disk(self, instance: Any) -> Iterator[None]:
+        """Undo what an interrupted rescue left, and let the server's VM start.
 
-        :raises vtpm_compute.errors.VtpmError: when Hyper-V refuses it.
+        Its files go when that has not failed: an evacuation that fails imports the VM once more.
+
+        :raises vtpm_compute.errors.VtpmError: when Hyper-V refuses it, or the VM runs from the
+            rescue disk and could not be started again.
         """
-        if self._lacks_own_disk(instance) is not None:
-            if not self._is_off(instance):
-                self._vmops.power_off(instance)
-            root_disk.RootDisk(self._vmops, instance).put_back()
+        disk = root_disk.RootDisk(self._vmops, instance)
+        if not marks.is_marked(instance) or not self._has_vm(instance) \
+                or not disk.is_out_of_place():
+            yield
+            return
+        if not self._is_off(instance):
+            self._require_next_start(instance)
+            self._vmops.power_off(instance)
+        disk.put_back()
+        yield
+        disk.remove_rescue_files()
 
     def _lacks_own_disk(self, instance: Any) -> str | None:
-        if not marks.is_marked(instance) or not self._has_vm(instance):
-            return None
-        return "" if root_disk.RootDisk(self._vmops, instance).is_out_of_place() else None
+        return "" if root_disk.RootDisk(self._vmops, instance).may_stay_behind() else None
 
     def _is_off(self, instance: Any) -> bool:
         return bool(self._vmops._vmutils.get_vm_state(instance.name)

@@ -495,6 +495,17 @@ class _OwnHosts:
             self.assert_kept(server, "HV1")
         self.end(server)
 
+    def test_host_boot_of_a_rescued_server(self):
+        self.flags(resume_guests_state_on_host_boot=True)
+        server = self.boot_with_secret()
+        self.act(server, rescue={"rescue_image_ref": self.rescue_image()})
+        self.lose_power("HV1")
+        self.boot_host("HV1")
+        self._server_with(server, {"status": "RESCUE"})
+        self.assert_kept(server)
+        self.kept(server)
+        self.end(server)
+
 
 @pytest.mark.compute_hyperv
 class ComputeHyperVKilledTest(

@@ -758,6 +758,29 @@ class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
             self.api.post_server_action(server["id"], {"os-resetState": {"state": "active"}})
         self.assert_at(self.evacuate(server), "HV2")
 
+    def test_after_an_interrupted_rescue(self):
+        """The VM has the rescue disk alone; what fails then can be tried again."""
+        kills = self.useFixture(killed_compute.KilledComputes(self.disks))
+        rescue_image = self.create_image(2, **server_life_base.hyperv_base.GENERATION_2)
+        server = self.boot_with_secret()
+        with kills.armed("HV1", "Msvm_VirtualSystemManagementService.AddResourceSettings",
+                         after=True):
+            self.api.post_server_action(
+                server["id"], {"rescue": {"rescue_image_ref": rescue_image}})
+        kills.bury(self.computes["HV1"])
+        self.addCleanup(kills.end)
+        self.reset(server)
+        self.assertFalse(self.has_own_disk(server))
+        self.fail("HV1")
+        self.simulated.add_fault(
+            "HV2", "*.RequestStateChange", times=6, job_error=("It broke.", 32768))
+        self.assert_not_evacuated(server, "It broke.")
+        self.simulated.clear_faults("HV2")
+        self.reset(server)
+        server = self.evacuate(server)
+        self.assert_at(server, "HV2")
+        self.assertTrue(self.has_own_disk(server))
+
     def die_in_an_evacuation_of(self, server):
         """HV2's nova-compute dies; the operator resets the server's state."""
         kills = self.useFixture(killed_compute.KilledComputes(self.disks))

@@ -261,7 +261,8 @@ _OF_SHELVED = (lifecycle.Operation.UNSHELVE, lifecycle.Operation.DELETE)
 _NOT_NOW = "not now"
 # Those that need a host that fits, beside the server's own.
 _MOVES = (lifecycle.Operation.LIVE_MIGRATION, lifecycle.Operation.EVACUATION)
-_ON_THE_HOST = (lifecycle.Condition.GUEST_STATE_IN_PLACE, lifecycle.Condition.CAN_UNWRAP,
+_ON_THE_HOST = (lifecycle.Condition.GUEST_STATE_IN_PLACE, lifecycle.Condition.NO_CHECKPOINT,
+                lifecycle.Condition.OWN_DISK, lifecycle.Condition.CAN_UNWRAP,
                 lifecycle.Condition.DEFINITION_SHARED)
 
 
