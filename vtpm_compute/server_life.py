@@ -396,6 +396,8 @@ class ServerLife(nova_driver.ComputeDriver):
                 or not disk.is_out_of_place():
             yield
             return
+        # What a rebuild was making when nova-compute died has neither its disk nor its TPM yet.
+        self._vmops.vtpm.require_attached(instance.name)
         if not self._is_off(instance):
             self._require_next_start(instance)
             self._vmops.power_off(instance)
