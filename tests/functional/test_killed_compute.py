@@ -11,9 +11,7 @@ import importlib
 import os
 import shutil
 
-import eventlet
 import pytest
-from nova import objects
 from nova.compute import power_state
 from nova.tests.functional.api import client as api_client
 
@@ -28,7 +26,6 @@ POINTS = int(os.environ.get("VTPM_KILLS", "3"))
 # With the other drivers, whose code is mostly the same.
 FEWER_POINTS = POINTS and max(POINTS - 2, 1)
 DEFINE = "Msvm_VirtualSystemManagementService.DefineSystem"
-START = "Msvm_ComputerSystem.RequestStateChange"
 DETACH = "Msvm_VirtualSystemManagementService.RemoveResourceSettings"
 START_AGAIN = {"SHUTOFF": "os-start", "SUSPENDED": "resume"}
 
@@ -478,22 +475,6 @@ class _Moves:
 
 class _OwnHosts:
     """Hosts of no cluster, which would start the VM itself."""
-
-    def test_host_boot(self):
-        self.flags(resume_guests_state_on_host_boot=True)
-        server = self.boot_with_secret()
-        for after in (False, True):
-            self.lose_power("HV1")
-            self.simulated.restore_node("HV1")
-            manager = self.computes["HV1"].manager
-            with self.kills.armed("HV1", START, after), self.cell_of(server) as cell, \
-                    windows.acting_as("HV1"):
-                # Nova's own test case starts one nova-compute at a time, and to its end.
-                eventlet.spawn_n(manager._init_instance, cell,
-                                 objects.Instance.get_by_uuid(cell, server["id"]))
-            self.restart("HV1")
-            self.assert_kept(server, "HV1")
-        self.end(server)
 
     def test_host_boot_of_a_rescued_server(self):
         self.flags(resume_guests_state_on_host_boot=True)
