@@ -357,8 +357,8 @@ MUTATIONS = (
         "life: own disk not put back at a start",
         "The same, of a server that was stopped.",
         "server_life.py",
-        "            with self.own_disk(instance):\n                super().power_on",
-        "            with contextlib.nullcontext():\n                super().power_on",
+        "        with self._told(instance), self.own_disk(instance):\n            super().power_on",
+        "        with self._told(instance):\n            super().power_on",
         (_KILLED + "test_start_after_an_interrupted_rescue",)),
     Mutation(
         "life: own disk not put back when the host boots",

@@ -146,9 +146,8 @@ class ServerLife(nova_driver.ComputeDriver):
 
     def power_on(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
         """:raises ServerOperationError: when the host cannot unwrap the key protector."""
-        with self._told(instance):
-            with self.own_disk(instance):
-                super().power_on(context, instance, *args, **kwargs)
+        with self._told(instance), self.own_disk(instance):
+            super().power_on(context, instance, *args, **kwargs)
 
     def reboot(self, context: Any, instance: Any, network_info: Any, reboot_type: str,
                block_device_info: Any = None, *args: Any, **kwargs: Any) -> None:

@@ -4,11 +4,10 @@ A secret is put into the TPM of each; what survives an operation is read back.
 """
 
 # Patches nova first.
-from tests.functional import hyperv_base, nova_base  # isort: skip
+from tests.functional import hyperv_base  # isort: skip
 
 import importlib
 import os
-import time
 
 import fixtures
 from nova import objects
@@ -116,17 +115,18 @@ class ServerLifeCase(hyperv_base.HyperVTestCase):
         """Ask for an action and wait until all is over; returns what its events tell."""
         before = len(self.api.get_instance_actions(server["id"]))
         self.api.post_server_action(server["id"], action)
-        deadline = time.monotonic() + nova_base.PATIENCE
-        while True:
+
+        def look():
             actions = self.api.get_instance_actions(server["id"])
             shown = self.api.get_server(server["id"])
-            if len(actions) > before and shown["OS-EXT-STS:task_state"] is None:
-                events = self.api.api_get("/servers/%s/os-instance-actions/%s" % (
-                    server["id"], actions[0]["request_id"])).body["instanceAction"]["events"]
-                if events and all(event["finish_time"] for event in events):
-                    return " ".join(event.get("details") or "" for event in events)
-            self.assertLess(time.monotonic(), deadline, (actions[0], shown))
-            time.sleep(0.2)
+            self.assertTrue(len(actions) > before and shown["OS-EXT-STS:task_state"] is None,
+                            (actions[:1], shown))
+            events = self.api.api_get("/servers/%s/os-instance-actions/%s" % (
+                server["id"], actions[0]["request_id"])).body["instanceAction"]["events"]
+            self.assertTrue(events and all(event["finish_time"] for event in events),
+                            (actions[0], shown))
+            return " ".join(event.get("details") or "" for event in events)
+        return self._soon(look)
 
     # What an operator does.
 
