@@ -5,10 +5,12 @@ lock is given back. So each of its green threads is halted for good where it nex
 the process: to Windows, to the disk or to the database. It is never resumed, and neither an
 ``except`` nor a ``finally``, a context manager or a decorator of Nova runs in it. What the process
 only remembered goes with it: whoever runs on the host afterwards does so on a new object for the
-computer (:func:`tests.hyperv.windows.forget`), with locks of its own.
+computer (:func:`tests.hyperv.windows.forget`), with locks of its own: some green threads of the dead
+process are not halted yet when it runs already, and must not take those.
 """
 import contextlib
 import os
+import weakref
 
 import eventlet
 import eventlet.event
@@ -20,6 +22,7 @@ from eventlet import tpool
 from oslo_concurrency import lockutils
 from oslo_db.sqlalchemy import enginefacade
 from oslo_service import service as oslo_service
+from tooz.drivers import file as shared_locks
 
 from tests.functional import nova_base
 from tests.hyperv import current_host, faults, native, windows
@@ -36,6 +39,22 @@ _MADE_ONCE = {"Instances", "export"}
 
 class _Halted(BaseException):
     """In a native thread that works for a green thread: that one is to be halted."""
+
+
+class _LocksOfEachProcess:
+    """Instead of oslo.concurrency's collection for the whole process: each computer has one.
+
+    :param make: makes a collection
+    """
+
+    def __init__(self, make):
+        self._make, self._of = make, weakref.WeakKeyDictionary()
+
+    def get(self, name):
+        here = current_host.computer_or_none() or self
+        if here not in self._of:
+            self._of[here] = self._make()
+        return self._of[here].get(name)
 
 
 class KilledComputes(fixtures.Fixture):
@@ -65,6 +84,12 @@ class KilledComputes(fixtures.Fixture):
             self._patch(os, name, self._change_file)
         self._patch(tpool, "execute", self._execute)
         self._patch(enginefacade._TransactionContextManager, "_transaction_scope", self._access)
+        for name, make in (("_semaphores", lockutils.Semaphores),
+                           ("_fair_locks", lockutils.FairLocks)):
+            self.useFixture(fixtures.MonkeyPatch(
+                "oslo_concurrency.lockutils." + name, _LocksOfEachProcess(make)))
+        # Of all nodes of a cluster.
+        self._patch(shared_locks.FileDriver, "get_lock", self._access)
         self.addCleanup(self.end)
 
     def _patch(self, owner, name, replacement):
@@ -213,9 +238,8 @@ class KilledComputes(fixtures.Fixture):
         self._fatal = self._changes[-1]
         self._dead.add(here)
         windows.forget(here.name)
-        # Those of the other hosts, which have them by the same names, are given back as usual.
-        lockutils._semaphores = lockutils.Semaphores()
-        lockutils._fair_locks = lockutils.FairLocks()
+        # The other nodes give theirs back as usual: each has the object of its own.
+        shared_locks.FileDriver._barriers = weakref.WeakValueDictionary()
         self._halt()
 
     def _halt_if_dead(self):
