@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from compute_hyperv.nova.cluster import clusterops
-from nova import objects
+from nova import exception, objects
 from nova.network import neutron
 from os_win import constants as os_win_constants
 from os_win import exceptions as os_win_exceptions
@@ -89,12 +89,24 @@ class ClusterOps(clusterops.ClusterOps):
         return list(self._clustutils.get_cluster_node_names())
 
     def _nova_failover_server(self, instance: Any, new_host: str) -> None:
-        """Called when the instance's VM came to this node and the cluster is done with it."""
+        """Called when the instance's VM came to this node and the cluster is done with it.
+
+        :raises nova.exception.UnexpectedTaskStateError: Nova, or one that was killed, is at work
+            on the instance.
+        """
         node = objects.ComputeNode.get_by_host_and_nodename(self._context, new_host, new_host)
         if "compute_id" in objects.Instance.fields:
             instance.compute_id = node.id
-        # As Nova spells it: the cluster may use other cases.
-        super()._nova_failover_server(instance, node.host)
+        try:
+            # As Nova spells it: the cluster may use other cases.
+            super()._nova_failover_server(instance, node.host)
+        except exception.UnexpectedTaskStateError as exc:
+            # Whoever calls this in a green thread of its own hears of nothing.
+            LOG.error("The server failed over to this node, and Nova does not follow, as it was "
+                      "about to do something with the server: %s. Reset the server's state "
+                      "(openstack server set --state active), and start nova-compute here again.",
+                      exc, instance=instance)
+            raise
         self._tell_of_start(instance)
 
     def _tell_of_start(self, instance: Any) -> None:

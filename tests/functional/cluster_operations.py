@@ -12,7 +12,8 @@ import fixtures
 import greenlet
 from oslo_config import cfg
 
-from tests.hyperv import current_host
+from tests.functional import killed_compute
+from tests.hyperv import current_host, windows
 
 RUNNING, OFF, SAVED, PAUSED = 2, 3, 6, 9
 ONLINE, OFFLINE, FAILED, PARTIAL = range(4)
@@ -37,7 +38,10 @@ class ClusterNodes:
         self._listening, self._stopping, self._stopped = set(), set(), 0
 
         def pause(seconds):
-            if current_host.computer().name in self._stopping:
+            here = current_host.computer()
+            if not windows.is_remembered(here):
+                raise greenlet.GreenletExit  # it was killed; nobody waits for it
+            if here.name in self._stopping:
                 self._stopped += 1
                 raise greenlet.GreenletExit
             time.sleep(0.2)
@@ -55,6 +59,9 @@ class ClusterNodes:
         """Stop nova-compute on a node, with the listener that it leaves behind."""
         self.computes[host].stop()
         self._listening.remove(host)
+        if killed_compute.is_buried(self.computes[host]):
+            self.simulated.close_clusters(host)
+            return
         self._stopping.add(host)
         before = self._stopped
         self.simulated.close_clusters(host)

@@ -41,6 +41,15 @@ class _Halted(BaseException):
     """In a native thread that works for a green thread: that one is to be halted."""
 
 
+def is_buried(service):
+    """Whether a nova-compute was killed, and :meth:`KilledComputes.bury` was told."""
+    return service.stop is _nothing
+
+
+def _nothing():
+    pass
+
+
 class _LocksOfEachProcess:
     """Instead of oslo.concurrency's collection for the whole process: each computer has one.
 
@@ -155,7 +164,7 @@ class KilledComputes(fixtures.Fixture):
         # Its timers; nothing is waited for.
         oslo_service.Service.stop(service)
         service.manager.driver._compute_event_callback = None
-        service.stop = lambda: None
+        service.stop = _nothing
 
     # What is done on the way out of the process.
 

@@ -58,7 +58,7 @@ class GuardedMovesCase(nova_base.NovaTestCase):
 
     def act(self, server, action, body):
         """Do it, wait until it ended; returns whether it went well, and the texts of its events."""
-        before = len(self.api.get_instance_actions(server["id"]))
+        before, events = len(self.api.get_instance_actions(server["id"])), []
         self.api.post_server_action(server["id"], body)
         for _ in range(200):
             actions = self.api.get_instance_actions(server["id"])

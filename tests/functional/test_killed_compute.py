@@ -11,7 +11,9 @@ import importlib
 import os
 import shutil
 
+import eventlet
 import pytest
+from nova import objects
 from nova.compute import power_state
 from nova.tests.functional.api import client as api_client
 
@@ -26,6 +28,7 @@ POINTS = int(os.environ.get("VTPM_KILLS", "3"))
 # With the other drivers, whose code is mostly the same.
 FEWER_POINTS = POINTS and max(POINTS - 2, 1)
 DEFINE = "Msvm_VirtualSystemManagementService.DefineSystem"
+START = "Msvm_ComputerSystem.RequestStateChange"
 DETACH = "Msvm_VirtualSystemManagementService.RemoveResourceSettings"
 START_AGAIN = {"SHUTOFF": "os-start", "SUSPENDED": "resume"}
 
@@ -380,9 +383,7 @@ class _EveryDriver:
             self.assert_rebuilt(server)
             return False
         self.walk({"rebuild": {"imageRef": self.image()}}, settle, prepare=make_plain,
-                  points=POINTS, at=self.WHERE_A_VTPM_IS_ADDED)
-
-    WHERE_A_VTPM_IS_ADDED = ()
+                  points=POINTS)
 
     # Live migrations.
 
@@ -478,6 +479,23 @@ class _Moves:
 class _OwnHosts:
     """Hosts of no cluster, which would start the VM itself."""
 
+    def test_host_boot(self):
+        self.flags(resume_guests_state_on_host_boot=True)
+        server = self.boot_with_secret()
+        for after in (False, True):
+            self.lose_power("HV1")
+            self.simulated.restore_node("HV1")
+            manager = self.computes["HV1"].manager
+            with self.kills.armed("HV1", START, after), self.cell_of(server) as cell, \
+                    windows.acting_as("HV1"):
+                # Nova's own test case starts one nova-compute at a time, and to its end.
+                eventlet.spawn_n(manager._init_instance, cell,
+                                 objects.Instance.get_by_uuid(cell, server["id"]))
+            self.kills.bury(self.computes["HV1"])
+            self.restart("HV1")
+            self.assert_kept(server, "HV1")
+        self.end(server)
+
     def test_host_boot_of_a_rescued_server(self):
         self.flags(resume_guests_state_on_host_boot=True)
         server = self.boot_with_secret()
@@ -503,17 +521,27 @@ class ClusterKilledTest(
     """compute-hyperv's cluster driver, on storage that the nodes share."""
 
     POINTS = FEWER_POINTS
-    # Not when the cluster has the new VM already: a hard reboot after that did not end, twice. The
-    # dead process, which is the same one here, may still have a lock that it wants.
-    WHERE_A_VTPM_IS_ADDED = (0, DEFINE)
-
-    def test_live_migration_on_the_source(self):
-        # Not while it waits for the cluster's events: the test's listener would not end.
-        self.walk(self.MIGRATE, self.migrated, at=(0, "CL1.move"))
-
-    def test_revert_on_the_source(self):
-        self.walk({"revertResize": None}, self.kept, "HV1", self.resized, at=(
-            0, "Msvm_VirtualSystemManagementService.RealizePlannedSystem"))
+    def test_failover(self):
+        """The cluster has moved the VM; the next nova-compute there finds it."""
+        self.flags(auto_failback=False, max_failover_count=99, group="hyperv")
+        server = self.boot_with_secret()
+        self.lose("HV1")
+        with self.kills.recorded("HV2", reads=True) as changes:
+            self.assert_on(server, "HV2")
+        self.assertNotEqual([], changes)
+        here, there = "HV2", "HV1"
+        for number, after in positions(len(changes), self.POINTS and self.POINTS + 2):
+            self.simulated.restore_node(there)
+            self.start_compute_on(there)
+            self._soon(lambda: self.assertEqual(2, self.simulated.cluster_listeners("CL1")))
+            with self.kills.armed(there, number, after, reads=True):
+                self.lose(here)
+            self.kills.bury(self.computes[there])
+            self.restart(there)
+            self.assert_on(server, there)
+            here, there = there, here
+        self.assert_kept(server)
+        self.end(server)
 
     def move_vm(self, server, source):
         """Move-ClusterVirtualMachineRole."""

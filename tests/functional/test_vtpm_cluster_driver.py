@@ -276,29 +276,45 @@ class EvacuationToClusterTest(_Evacuations):
         self.assertEqual("", self.act(server, evacuate={"host": "HV2"}).strip())
         if self.api.get_server(server["id"])["status"] == "SHUTOFF":  # by the version of Nova
             self._start_server(server)
+        self.assert_evacuated(server)
+
+    def assert_evacuated(self, server):
         self.assertEqual(("HV2", ONLINE), (
             self.group_of(server)["owner"], self.group_of(server)["state"]))
         self.assertEqual(server_life_base.SECRET, self.simulated.read_tpm(
             "HV2", self.name_of(server), "bitlocker"))
 
     def test_killed_in_the_middle(self):
-        """nova-compute dies with a planned VM, and then with one that the cluster lacks."""
+        """nova-compute dies with a planned VM, then with one that the cluster lacks, then has.
+
+        The last is a failover for the nova-compute that starts, once the state is reset.
+        """
         kills = self.useFixture(killed_compute.KilledComputes(self.disks))
         self.start_compute_on("HV3")
         server = self.boot_with_secret("HV3")
         self.lose_power("HV3")
         self.force_down("HV3")
-        for change in ("Msvm_VirtualSystemManagementService.ImportSystemDefinition",
-                       "Msvm_VirtualSystemManagementService.RealizePlannedSystem"):
+
+        def kill(change):
             with kills.armed("HV2", change, after=True):
                 self.api.post_server_action(server["id"], {"evacuate": {"host": "HV2"}})
             kills.bury(self.computes["HV2"])
             self.green_threads.leave(kills.halted)
             self.restart("HV2")
             self.addCleanup(kills.end)
+
+        for change in ("Msvm_VirtualSystemManagementService.ImportSystemDefinition",
+                       "Msvm_VirtualSystemManagementService.RealizePlannedSystem"):
+            kill(change)
             self.assertEqual("HV3", self.host_of(self.api.get_server(server["id"])))
             self.reset(server)
-        self.evacuate(server)
+        kill("MSCluster_Cluster.AddVirtualMachine")
+        self._soon(lambda: self.assertIn("Nova does not follow", self.stdlog.logger.output))
+        self.reset(server)
+        self.restart("HV2")
+        self._soon(lambda: self._server_with(server, {"OS-EXT-SRV-ATTR:host": "HV2"}))
+        self.assertEqual("", self.act(server, reboot={"type": "HARD"}).strip())
+        self.assert_evacuated(server)
 
 
 @pytest.mark.compute_hyperv

@@ -117,6 +117,11 @@ def forget(host_name):
     _installed.forget(host_name)
 
 
+def is_remembered(one):
+    """Whether a computer object stands for its computer still; see :func:`forget`."""
+    return _installed.computer(one.name) is one
+
+
 class _Installed:
     """The computers of the fabric on which this process runs.
 

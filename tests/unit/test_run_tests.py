@@ -27,7 +27,8 @@ def run_tests():
 
 @pytest.mark.parametrize(("part", "name", "no_eventlet"), [
     ("unit", "nova-28", None), ("e2e-barbican-23", "nova-28", None),
-    ("functional", "nova-28", "false"), ("functional-nova-27", "nova-27", "false"),
+    ("functional", "nova-28", "false"), ("functional-killed", "nova-28", "false"),
+    ("functional-nova-27", "nova-27", "false"),
     ("random-lives", "nova-28", "false"), ("random-lives-nightly-4", "nova-28", "false"),
     ("functional-nova-34", "nova-34", "false"), ("functional-nova-34-threads", "nova-34", "true"),
 ])
