@@ -1,12 +1,12 @@
 """Kills the nova-compute of one host, while those of other hosts in the same process live on.
 
 A process that is killed does nothing more: no exception passes through it, nothing is undone, no
-lock is given back. So each of its green threads is halted for good where it next reaches out of
-the process: to Windows, to the disk or to the database. It is never resumed, and neither an
-``except`` nor a ``finally``, a context manager or a decorator of Nova runs in it. What the process
-only remembered goes with it: whoever runs on the host afterwards does so on a new object for the
-computer (:func:`tests.hyperv.windows.forget`), with locks of its own: some green threads of the dead
-process are not halted yet when it runs already, and must not take those.
+lock is given back. So each of its green threads is halted for good where it next reaches out of the
+process: to Windows, to the disk or to the database. It is never resumed, and neither an ``except``
+nor a ``finally``, a context manager or a decorator of Nova runs in it. What the process only
+remembered goes with it: whoever runs on the host afterwards does so on a new object for the
+computer (:func:`tests.hyperv.windows.forget`), with locks of its own: some green threads of the
+dead process are not halted yet when it runs already, and must not take those.
 """
 import contextlib
 import os
