@@ -191,6 +191,30 @@ class ClusterOperations(ClusterNodes):
         self.assert_on(server, "HV1")
         self.delete(server)
 
+    def test_failover_of_a_suspended_server(self):
+        server = self.boot_with_tpm()
+        self.follow_failovers()
+        self._suspend_server(server)
+        self.lose("HV1")
+        self.assert_on(server, "HV2", PARTIAL, SAVED)
+        self._resume_server(server)
+        self.assert_on(server, "HV2")
+        self.delete(server)
+
+    def test_failover_of_a_paused_server(self):
+        """What its memory had is lost with the node: the cluster starts it anew."""
+        server = self.boot_with_tpm()
+        self.follow_failovers()
+        self.api.post_server_action(server["id"], {"pause": None})
+        self._wait_for_state_change(server, "PAUSED")
+        self.lose("HV1")
+        self.assert_on(server, "HV2")
+        # Nova hears of it when it is asked to go on.
+        self.api.post_server_action(server["id"], {"unpause": None})
+        self._wait_for_state_change(server, "ACTIVE")
+        self.assert_on(server, "HV2")
+        self.delete(server)
+
     def test_a_failover_while_nova_was_not_running(self):
         server = self.boot_with_tpm()
         self.follow_failovers()

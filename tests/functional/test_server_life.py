@@ -83,6 +83,14 @@ class _EveryDriver:
         self._soon(lambda: self._server_with(server, {"OS-EXT-STS:task_state": None}))
         self.assert_kept(server, "HV1")
 
+    def test_a_backup(self):
+        server = self.boot_with_secret()
+        # Of which Nova's stand-in of Glance has less.
+        backup = {"name": "monday", "backup_type": "daily", "rotation": 99}
+        self.assertEqual("", self.act(server, createBackup=backup).strip())
+        self.assertIn("monday", [one["name"] for one in self.glance.images.values()])
+        self.assert_kept(server, "HV1")
+
     def test_rebuild_gets_the_keys_of_the_new_image(self):
         server = self.boot_with_secret()
         other = Guardian.generate("Fabrikam")
@@ -405,6 +413,20 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
         self._wait_for_state_change(server, "VERIFY_RESIZE")
         self._confirm_resize(server)
         self.assert_kept(server, "HV1")
+
+    def test_resize_of_a_stopped_server(self):
+        server = self.boot_with_secret()
+        self._stop_server(server)
+        for end, host in (("revertResize", "HV1"), ("confirmResize", "HV2")):
+            self.assertEqual("", self.act(
+                server, resize={"flavorRef": self.LARGER_FLAVOR}).strip())
+            self._wait_for_state_change(server, "VERIFY_RESIZE")
+            self.assert_kept(server, "HV2", OFF)
+            self.assertEqual("", self.act(server, **{end: None}).strip())
+            self._wait_for_state_change(server, "SHUTOFF")
+            self.assert_kept(server, host, OFF)
+        self._start_server(server)
+        self.assert_kept(server, "HV2")
 
     # Resizes that are refused.
 
