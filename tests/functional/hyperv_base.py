@@ -15,7 +15,7 @@ from oslo_config import cfg
 from tests.hyperv import current_host, key_protector, windows
 from tests.hyperv.fabric import Fabric
 from tests.hyperv.guardian import Guardian
-from tests.hyperv.resource_types import HARD_DISK, IDE_CONTROLLER
+from tests.hyperv.resource_types import HARD_DISK, IDE_CONTROLLER, PHYSICAL_DISK
 from tests.hyperv.windows_stand_ins import VhdUtils
 from tests.unit.hyperv.machine import Machine
 
@@ -181,7 +181,7 @@ class HyperVTestCase(hyperv_services.HyperVServicesCase):
         by_path = {resource.get_path().lower(): resource for resource in resources}
 
         def place(disk):
-            drive = by_path[disk["Parent"].lower()] if kind == HARD_DISK else disk
+            drive = disk if kind == PHYSICAL_DISK else by_path[disk["Parent"].lower()]
             controller = by_path[drive["Parent"].lower()]
             return controller["ResourceSubType"] != IDE_CONTROLLER, int(drive["AddressOnParent"])
         disks = [resource for resource in resources if resource["ResourceSubType"] == kind]

@@ -15,6 +15,7 @@ from nova import objects
 from tests import stub_key_manager
 from tests.hyperv import key_protector, windows
 from tests.hyperv.guardian import Guardian
+from tests.hyperv.resource_types import DVD_DISK
 from vtpm_scheduling import decision, policy
 
 EAST, WEST = "east", "west"
@@ -22,6 +23,12 @@ KEY = "2f6ac6a8-4e14-4e4c-a73d-069cbf4541e6"
 OTHER_KEY = "3f6ac6a8-4e14-4e4c-a73d-069cbf4541e6"
 RUNNING, OFF = hyperv_base.RUNNING, 3
 SECRET = hyperv_base.SECRET
+CONFIG_DRIVE = b"a file system of ISO 9660"
+
+
+def _write_config_drive(builder, path):
+    with open(path, "wb") as made:
+        made.write(CONFIG_DRIVE)
 
 
 class ServerLifeCase(hyperv_base.HyperVTestCase):
@@ -103,6 +110,24 @@ class ServerLifeCase(hyperv_base.HyperVTestCase):
         files = os.listdir(folder)
         return (name.startswith("root") and name in files
                 and not any("-rescue" in one for one in files))
+
+    # Config drives.
+
+    def make_config_drives(self):
+        """Let servers have config drives, on DVDs; mkisofs is not there, and what is in them small.
+        """
+        self.flags(force_config_drive=True)
+        self.flags(config_drive_cdrom=True, group="hyperv")
+        self.useFixture(fixtures.MonkeyPatch(
+            "nova.virt.configdrive.ConfigDriveBuilder.make_drive", _write_config_drive))
+
+    def assert_config_drive(self, server):
+        """The server's config drive is the only one of its VM, and it is there."""
+        server = self.api.get_server(server["id"])
+        (path,) = self.attached_disks(server, DVD_DISK)
+        self.assertEqual((self.folder_of(server), "configdrive.iso"), os.path.split(path))
+        with open(path, "rb") as opened:
+            self.assertEqual(CONFIG_DRIVE, opened.read())
 
     def assert_one_protector(self, times=1):
         """A key protector was set so many times, on all hosts together."""

@@ -70,6 +70,19 @@ class _EveryDriver:
         self.rescue(server)
         self.assert_kept(server, "HV1")
 
+    def test_a_config_drive(self):
+        self.make_config_drives()
+        server = self.boot_with_secret()
+        self.assert_config_drive(server)
+        image = self.create_image(2, **server_life_base.hyperv_base.GENERATION_2)
+        self.act(server, rescue={"rescue_image_ref": image})
+        self._wait_for_state_change(server, "RESCUE")
+        self.assertEqual("", self.act(server, unrescue=None).strip())
+        self._reboot_server(server, hard=True)
+        self.live_migrate(server, "HV2")
+        self.assert_kept(server, "HV2")
+        self.assert_config_drive(server)
+
     def test_the_host_boots(self):
         self.flags(resume_guests_state_on_host_boot=True)
         server = self.boot_with_secret()
@@ -427,6 +440,17 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
             self.assert_kept(server, host, OFF)
         self._start_server(server)
         self.assert_kept(server, "HV2")
+
+    def test_a_resize_with_a_config_drive(self):
+        self.make_config_drives()
+        server = self.boot_with_secret()
+        for end, host in (("revertResize", "HV1"), ("confirmResize", "HV2")):
+            self._resize_server(server, self.LARGER_FLAVOR)
+            self.assert_config_drive(server)
+            self.assertEqual("", self.act(server, **{end: None}).strip())
+            self._wait_for_state_change(server, "ACTIVE")
+            self.assert_kept(server, host)
+            self.assert_config_drive(server)
 
     # Resizes that are refused.
 
@@ -957,6 +981,13 @@ class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
     def port_of(self, server):
         (port,) = self.neutron.list_ports(True, device_id=server["id"])["ports"]
         return port
+
+    def test_a_config_drive(self):
+        self.make_config_drives()
+        server = self.boot_with_secret()
+        self.fail("HV1")
+        self.evacuate(server)
+        self.assert_config_drive(server)
 
     def test_network_interfaces(self):
         """Neutron's agent connects an interface that has its port's id for a name."""
