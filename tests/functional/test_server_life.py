@@ -82,6 +82,12 @@ class _EveryDriver:
         self.live_migrate(server, "HV2")
         self.assert_kept(server, "HV2")
         self.assert_config_drive(server)
+        # What the stock drivers make by default.
+        self.flags(config_drive_cdrom=False, group="hyperv")
+        self.assertIn("which no VM of Generation 2 takes", self.act(
+            server, rebuild={"imageRef": self.image(3)}))
+        self.assertEqual("ACTIVE", self.api.get_server(server["id"])["status"])
+        self.assert_kept(server, "HV2")
 
     def test_the_host_boots(self):
         self.flags(resume_guests_state_on_host_boot=True)

@@ -223,6 +223,13 @@ class _EveryDriver:
             return " ".join(event.get("details") or "" for event in events)
         return self._soon(look)
 
+    def test_a_config_drive_that_generation_2_does_not_take(self):
+        """As the stock drivers make it by default; no key is fetched for it, and no VM made."""
+        image = self.vtpm_image(os_vtpm_keys=KEY, img_config_drive="mandatory")
+        self.assertIn("[hyperv] config_drive_cdrom = true", self.refused(image))
+        self.assertEqual([], self.key_manager.requests)
+        self.assertEqual([], self.simulated.calls(HOST, "*.DefineSystem"))
+
     def test_secure_boot_that_the_stock_driver_refuses(self):
         """Whatever the stock driver finds wrong is the server's fault, not a vain retry."""
         with mock.patch.object(importlib.import_module(self.MODULE).VMOps,
