@@ -27,6 +27,36 @@ MUTATIONS = (
         "",
         (_LIFE + "test_shelve_of_a_stopped_server",)),
     Mutation(
+        "life: state after a refused rescue",
+        "A server that runs on is in ERROR, and only an administrator can reset that.",
+        "server_life.py",
+        "                undo.callback(refused_rescue.put_state_back_later, instance)\n",
+        "",
+        (_LIFE + "test_what_stops_a_server_to_start_it_again_is_not_begun",)),
+    Mutation(
+        "life: soft reboot tells nobody",
+        "The user's soft reboot did nothing, and its event says that it was done.",
+        "server_life.py",
+        "            with compute_utils.EventReporter(context, name, self._host_name, "
+        "instance.uuid):\n",
+        "            if True:\n",
+        (_LIFE + "test_what_stops_a_server_to_start_it_again_is_not_begun",)),
+    Mutation(
+        "life: config drive on a VHD",
+        "The build ends in words of Hyper-V, after keys were fetched and a VM was made.",
+        "vtpm_driver.py",
+        "        if configdrive.required_by(instance) and not CONF.hyperv.config_drive_cdrom:\n",
+        "        if False:\n",
+        (_LIFE + "test_a_config_drive",)),
+    Mutation(
+        "life: failover that Nova does not follow",
+        "Nova has the server on a node that is gone, and nobody hears why.",
+        "cluster_operations.py",
+        "        except exception.UnexpectedTaskStateError as exc:\n",
+        "        except ZeroDivisionError as exc:\n",
+        ("tests/functional/test_vtpm_cluster_driver.py::EvacuationToClusterTest::"
+         "test_killed_in_the_middle",)),
+    Mutation(
         "life: offload not refused",
         "A server that was shelved before it had this driver loses its VM and TPM.",
         "server_life.py",
@@ -262,21 +292,17 @@ MUTATIONS = (
         "A server that ran is off, and does not start again.",
         "server_life.py",
         """\
-            if reboot_type == SOFT_REBOOT:
-                self._require_next_start(instance)
+                with self._shown_to_user(context, instance, "vtpm_soft_reboot_check"):
+                    self._require_next_start(instance)
 """,
-        "",
+        "                pass\n",
         (_LIFE + "test_what_stops_a_server_to_start_it_again_is_not_begun",)),
     Mutation(
         "life: rescue of what cannot start",
         "A server that ran is off, and is not rescued.",
         "server_life.py",
-        """\
-        if instance.task_state == task_states.RESCUING:
-            with self._told(instance):
-                self._require_next_start(instance)
-""",
-        "",
+        "        if instance.task_state == task_states.RESCUING:\n",
+        "        if False:\n",
         (_LIFE + "test_what_stops_a_server_to_start_it_again_is_not_begun",)),
     Mutation(
         "life: a refused resume ends in ERROR",

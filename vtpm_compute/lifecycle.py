@@ -185,15 +185,16 @@ RULES: dict[Operation, dict[Driver, Rule]] = {
     Operation.POWER: dict.fromkeys(Driver, Rule(
         Verdict.KEEPS, "The VM stays. No key is read, no user's token is needed. A start for which "
         "the host cannot unwrap the key protector fails at once and says which guardians could; a "
-        "soft reboot is not begun then, and the server runs on (Nova keeps that reason for "
-        "nova-compute's log). A hard reboot needs no unwrapping.")),
+        "soft reboot is not begun then, and the server runs on; an event of it tells the reason. A "
+        "hard reboot needs no unwrapping.")),
     Operation.PAUSE: dict.fromkeys(Driver, Rule(
         Verdict.KEEPS, "The VM stays. A server that the host cannot unwrap stays suspended, and "
         "the reason is told.")),
     Operation.RESCUE: dict.fromkeys(Driver, Rule(
         Verdict.KEEPS, "The VM stays. Where the host cannot unwrap the key protector the rescue is "
-        "not begun and the server runs on; Nova sets it to ERROR, with the reason. The next start "
-        "or hard reboot after one that was interrupted gives the VM its own disk again.")),
+        "not begun, and the server runs on as it was: Nova sets it to ERROR, and this driver back "
+        "a moment later; the event tells the reason. The next start or hard reboot after one that "
+        "was interrupted gives the VM its own disk again.")),
     Operation.HOST_BOOT: dict.fromkeys(Driver, _KEPT),
     Operation.SNAPSHOT: dict.fromkeys(Driver, Rule(
         Verdict.KEEPS, "The image has the disk, not the TPM: a server made from it gets a new one "

@@ -20,7 +20,15 @@ from nova.virt import driver as nova_driver
 from os_win import constants as os_win_constants
 from oslo_log import log as logging
 
-from vtpm_compute import definition_files, errors, lifecycle, marks, root_disk, shelve_image
+from vtpm_compute import (
+    definition_files,
+    errors,
+    lifecycle,
+    marks,
+    refused_rescue,
+    root_disk,
+    shelve_image,
+)
 from vtpm_compute.lifecycle import Condition, Operation
 from vtpm_scheduling import policy
 
@@ -65,14 +73,16 @@ class ServerLife(nova_driver.ComputeDriver):
     def power_off(self, instance: Any, timeout: int = 0, retry_interval: int = 0) -> None:
         """Stop the server, unless that is the first step of an operation that loses the TPM.
 
-        Or of a rescue in which the host could not start it again. The image that a shelve was to
-        fill goes when it is refused.
+        Or of a rescue in which the host could not start it again, which leaves the server in its
+        state. The image that a shelve was to fill goes when it is refused.
 
         :raises ServerOperationError: when it is; the server runs on.
         """
         if instance.task_state == task_states.RESCUING:
-            with self._told(instance):
+            with self._told(instance), contextlib.ExitStack() as undo:
+                undo.callback(refused_rescue.put_state_back_later, instance)
                 self._require_next_start(instance)
+                undo.pop_all()
         operation = _STOPPED_FOR.get(instance.task_state)
         if operation is not None and marks.is_marked(instance):
             with self._told(instance), contextlib.ExitStack() as undo:
@@ -161,7 +171,8 @@ class ServerLife(nova_driver.ComputeDriver):
         """
         with self._told(instance):
             if reboot_type == SOFT_REBOOT:
-                self._require_next_start(instance)
+                with self._shown_to_user(context, instance, "vtpm_soft_reboot_check"):
+                    self._require_next_start(instance)
             with self.own_disk(instance):
                 if (marks.is_marked(instance) and self._has_vm(instance)
                         and self._is_off(instance)):
@@ -460,6 +471,18 @@ class ServerLife(nova_driver.ComputeDriver):
         except errors.VtpmError as exc:
             LOG.warning("%s", exc, instance=instance)
             raise as_nova(str(exc)) from exc
+
+    @contextlib.contextmanager
+    def _shown_to_user(self, context: Any, instance: Any, name: str) -> Iterator[None]:
+        """Tell of an error in an event of its own, where Nova's own takes it for none.
+
+        :param name: of the event, which is there with an error alone.
+        """
+        try:
+            yield
+        except errors.VtpmError as exc:
+            with compute_utils.EventReporter(context, name, self._host_name, instance.uuid):
+                raise ServerOperationError(reason=str(exc)) from exc
 
     def _misplaced(self, instance: Any) -> str | None:
         """Whether the guest state lies elsewhere than where the stock driver copies it from."""

@@ -353,6 +353,10 @@ class Life(stateful.RuleBasedStateMachine):
             self.act("unrescue", {"unrescue": None})
         else:
             self.act("rescue", {"rescue": {"rescue_image_ref": self.case.rescue_image}})
+            # A refused one is set to ERROR by Nova, and back by the driver.
+            with self.changing():
+                self.case._soon(lambda: self.case.assertNotEqual(
+                    "ERROR", self.case.api.get_server(self.server["id"])["status"]))
 
     def snapshot(self):
         self.act("snapshot", {"createImage": {"name": "snapshot"}})
