@@ -44,9 +44,9 @@ MUTATIONS = (
     Mutation(
         "life: config drive on a VHD",
         "The build ends in words of Hyper-V, after keys were fetched and a VM was made.",
-        "vtpm_driver.py",
-        "        if configdrive.required_by(instance) and not CONF.hyperv.config_drive_cdrom:\n",
-        "        if False:\n",
+        "server_life.py",
+        "    if configdrive.required_by(instance) and not CONF.hyperv.config_drive_cdrom:\n",
+        "    if False:\n",
         (_LIFE + "test_a_config_drive",)),
     Mutation(
         "life: failover that Nova does not follow",

@@ -100,12 +100,16 @@ class ClusterOps(clusterops.ClusterOps):
         try:
             # As Nova spells it: the cluster may use other cases.
             super()._nova_failover_server(instance, node.host)
+        except exception.UnexpectedDeletingTaskStateError:
+            LOG.warning("The server failed over to this node while it was being deleted: if it "
+                        "stays, delete it again", instance=instance)
+            raise
         except exception.UnexpectedTaskStateError as exc:
             # Whoever calls this in a green thread of its own hears of nothing.
             LOG.error("The server failed over to this node, and Nova does not follow, as it was "
-                      "about to do something with the server: %s. Reset the server's state "
-                      "(openstack server set --state active), and start nova-compute here again.",
-                      exc, instance=instance)
+                      "about to do something with the server: %s. Where that died with a host, "
+                      "reset the server's state (openstack server set --state active), and start "
+                      "nova-compute here again.", exc, instance=instance)
             raise
         self._tell_of_start(instance)
 

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+import nova.conf
 from nova import exception as nova_exception
 from nova import objects
 from nova.compute import task_states, vm_states
 from nova.compute import utils as compute_utils
+from nova.virt import configdrive
 from nova.virt import driver as nova_driver
 from os_win import constants as os_win_constants
 from oslo_log import log as logging
@@ -32,6 +34,7 @@ from vtpm_compute import (
 from vtpm_compute.lifecycle import Condition, Operation
 from vtpm_scheduling import policy
 
+CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
 # As Nova calls the kinds of a reboot.
@@ -82,6 +85,8 @@ class ServerLife(nova_driver.ComputeDriver):
             with self._told(instance), contextlib.ExitStack() as undo:
                 undo.callback(refused_rescue.put_state_back_later, instance)
                 self._require_next_start(instance)
+                if marks.is_marked(instance):
+                    require_config_drive(instance)
                 undo.pop_all()
         operation = _STOPPED_FOR.get(instance.task_state)
         if operation is not None and marks.is_marked(instance):
@@ -481,6 +486,7 @@ class ServerLife(nova_driver.ComputeDriver):
         try:
             yield
         except errors.VtpmError as exc:
+            LOG.warning("%s", exc, instance=instance)
             with compute_utils.EventReporter(context, name, self._host_name, instance.uuid):
                 raise ServerOperationError(reason=str(exc)) from exc
 
@@ -514,6 +520,19 @@ class ServerLife(nova_driver.ComputeDriver):
         LOG.warning("This host cannot run the server's vTPM: %s", misfit.sentence,
                     instance=instance)
         return ""
+
+
+def require_config_drive(instance: Any) -> None:
+    """Look whether a VM of Generation 2 takes the config drive that is made for a server, if any.
+
+    Both stock drivers hear of it from Hyper-V, when the VM is half made, or stopped for a rescue.
+
+    :raises vtpm_compute.errors.HostUnfitError: when it does not.
+    """
+    if configdrive.required_by(instance) and not CONF.hyperv.config_drive_cdrom:
+        raise errors.HostUnfitError(
+            "The host makes config drives as VHDs, which no VM of Generation 2 takes. Boot the "
+            "server without one, or tell the administrator ([hyperv] config_drive_cdrom = true).")
 
 
 def _pre_check_error(reason: str) -> nova_exception.MigrationPreCheckError:

@@ -10,11 +10,9 @@ from __future__ import annotations
 import contextlib
 from typing import Any, ClassVar
 
-import nova.conf
 from nova import exception as nova_exception
 from nova.compute import task_states, vm_states
 from nova.compute import utils as compute_utils
-from nova.virt import configdrive
 from oslo_log import log as logging
 
 from vtpm_compute import (
@@ -30,7 +28,6 @@ from vtpm_compute import (
 from vtpm_compute.lifecycle import Operation
 from vtpm_scheduling import policy
 
-CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
 
@@ -166,12 +163,7 @@ class VtpmDriver(server_life.ServerLife):
             raise errors.RequestRefusedError(request.sentence)
         if not request.vtpm:
             return None
-        if configdrive.required_by(instance) and not CONF.hyperv.config_drive_cdrom:
-            # Both stock drivers would find out from Hyper-V, in a VM that is half made.
-            raise errors.HostUnfitError(
-                "The host makes config drives as VHDs, which no VM of Generation 2 takes. Boot the "
-                "server without one, or tell the administrator ([hyperv] config_drive_cdrom = "
-                "true).")
+        server_life.require_config_drive(instance)
         return self._vmops.vtpm.prepare(context, request, self._hypervisor_version())
 
     def _refuse_existing(self, instance: Any) -> None:

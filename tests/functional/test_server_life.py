@@ -87,6 +87,9 @@ class _EveryDriver:
         self.assertIn("which no VM of Generation 2 takes", self.act(
             server, rebuild={"imageRef": self.image(3)}))
         self.assertEqual("ACTIVE", self.api.get_server(server["id"])["status"])
+        self.assertIn("which no VM of Generation 2 takes", self.act(
+            server, rescue={"rescue_image_ref": image}))
+        self._wait_for_state_change(server, "ACTIVE")
         self.assert_kept(server, "HV2")
 
     def test_the_host_boots(self):
