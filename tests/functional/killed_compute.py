@@ -81,6 +81,7 @@ class KilledComputes(fixtures.Fixture):
         self._folder = os.path.join(folder, "")
         self._dead, self.halted, self._is_over = set(), [], False
         self._host = self._changes = self._killed_at = self._death = self._fatal = None
+        self._killed = None
         self._reads = False
         self._main = native.module("threading").get_ident()
         # What runs inside of the simulated host is no work of nova-compute.
@@ -148,7 +149,7 @@ class KilledComputes(fixtures.Fixture):
         Gives a function: at which change it is killed; None: it is not.
         """
         self._host, self._changes, self._killed_at = host, [], (number, after)
-        self._reads, self._death = reads, eventlet.event.Event()
+        self._reads, self._death, self._killed = reads, eventlet.event.Event(), None
         try:
             yield lambda: self._fatal if self._death.ready() else None
         finally:
@@ -245,6 +246,7 @@ class KilledComputes(fixtures.Fixture):
 
     def _kill(self, here):
         self._fatal = self._changes[-1]
+        self._killed = here
         self._dead.add(here)
         windows.forget(here.name)
         # The other nodes give theirs back as usual: each has the object of its own.
@@ -264,7 +266,8 @@ class KilledComputes(fixtures.Fixture):
         if this.parent is None:
             raise AssertionError("the test itself runs on a computer that was killed")
         self.halted.append(this)
-        if not self._death.ready():
+        # Those of one that was killed before come here late.
+        if current_host.computer_or_none() is self._killed and not self._death.ready():
             self._death.send()
         while True:
             # Some time limits of eventlet end what a green thread waits for.
