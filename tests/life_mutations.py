@@ -30,8 +30,19 @@ MUTATIONS = (
         "life: state after a refused rescue",
         "A server that runs on is in ERROR, and only an administrator can reset that.",
         "server_life.py",
-        "                undo.callback(refused_rescue.put_state_back_later, instance)\n",
+        "        undo.callback(refused_rescue.put_state_back_later, instance)\n",
         "",
+        (_LIFE + "test_what_stops_a_server_to_start_it_again_is_not_begun",)),
+    Mutation(
+        "life: end of a rescue that cannot start",
+        "The server that was being rescued is off, and does not start again.",
+        "server_life.py",
+        """\
+            with _state_kept(instance):
+                self._require_next_start(instance)
+            super().unrescue(context, instance)
+""",
+        "            super().unrescue(context, instance)\n",
         (_LIFE + "test_what_stops_a_server_to_start_it_again_is_not_begun",)),
     Mutation(
         "life: soft reboot tells nobody",

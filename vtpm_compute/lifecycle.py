@@ -191,10 +191,10 @@ RULES: dict[Operation, dict[Driver, Rule]] = {
         Verdict.KEEPS, "The VM stays. A server that the host cannot unwrap stays suspended, and "
         "the reason is told.")),
     Operation.RESCUE: dict.fromkeys(Driver, Rule(
-        Verdict.KEEPS, "The VM stays. Where the host cannot unwrap the key protector the rescue is "
-        "not begun, and the server runs on as it was: Nova sets it to ERROR, and this driver back "
-        "a moment later; the event tells the reason. The next start or hard reboot after one that "
-        "was interrupted gives the VM its own disk again.")),
+        Verdict.KEEPS, "The VM stays. Where the host cannot unwrap the key protector neither the "
+        "rescue nor its end is begun, and the server runs on as it was: Nova sets it to ERROR, and "
+        "this driver back a moment later; the event tells the reason. The next start or hard "
+        "reboot after one that was interrupted gives the VM its own disk again.")),
     Operation.HOST_BOOT: dict.fromkeys(Driver, _KEPT),
     Operation.SNAPSHOT: dict.fromkeys(Driver, Rule(
         Verdict.KEEPS, "The image has the disk, not the TPM: a server made from it gets a new one "

@@ -1,7 +1,8 @@
-"""The state of a server whose rescue was refused before anything was done.
+"""The state of a server whose rescue, or its end, was refused before anything was done.
 
-Nova sets it to ERROR when its driver raised, whatever that was (``rescue_instance`` of
-``nova/compute/manager.py``); ``InstanceFaultRollback`` says nothing to it there.
+Nova sets it to ERROR when its driver raised (``rescue_instance`` and ``unrescue_instance`` of
+``nova/compute/manager.py``). ``InstanceFaultRollback`` says nothing to the one there, and ACTIVE to
+the other.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def put_state_back_later(instance: Any) -> None:
     Whoever asks for something else meanwhile has the server as that leaves it. Where nova-compute
     ends before it is done, the server stays in ERROR.
 
-    :param instance: Nova's, which is being rescued.
+    :param instance: Nova's, which is being rescued, or no more.
     """
     if instance.vm_state != vm_states.ERROR:
         nova_utils.spawn_n(
@@ -47,7 +48,7 @@ def _put_state_back(uuid: str, vm_state: str, request_id: str) -> None:
             if instance.task_state is None and instance.vm_state == vm_states.ERROR:
                 instance.vm_state = vm_state
                 instance.save(expected_vm_state=[vm_states.ERROR], expected_task_state=[None])
-            if instance.task_state != task_states.RESCUING:
+            if instance.task_state not in (task_states.RESCUING, task_states.UNRESCUING):
                 return
         except (nova_exception.InstanceNotFound, nova_exception.InstanceUpdateConflict) as exc:
             LOG.info("The server's state is not put back after a rescue that was refused: "

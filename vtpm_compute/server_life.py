@@ -82,12 +82,10 @@ class ServerLife(nova_driver.ComputeDriver):
         :raises ServerOperationError: when it is; the server runs on.
         """
         if instance.task_state == task_states.RESCUING:
-            with self._told(instance), contextlib.ExitStack() as undo:
-                undo.callback(refused_rescue.put_state_back_later, instance)
+            with self._told(instance), _state_kept(instance):
                 self._require_next_start(instance)
                 if marks.is_marked(instance):
                     require_config_drive(instance)
-                undo.pop_all()
         operation = _STOPPED_FOR.get(instance.task_state)
         if operation is not None and marks.is_marked(instance):
             with self._told(instance), contextlib.ExitStack() as undo:
@@ -201,8 +199,14 @@ class ServerLife(nova_driver.ComputeDriver):
             super().rescue(context, instance, *args, **kwargs)
 
     def unrescue(self, context: Any, instance: Any) -> None:
-        """:raises ServerOperationError: when the host cannot unwrap the key protector."""
+        """End a rescue.
+
+        :raises ServerOperationError: when the host cannot unwrap the key protector; the server is
+            rescued still.
+        """
         with self._told(instance):
+            with _state_kept(instance):
+                self._require_next_start(instance)
             super().unrescue(context, instance)
 
     def finish_migration(self, context: Any, migration: Any, instance: Any, *args: Any,
@@ -520,6 +524,15 @@ class ServerLife(nova_driver.ComputeDriver):
         LOG.warning("This host cannot run the server's vTPM: %s", misfit.sentence,
                     instance=instance)
         return ""
+
+
+@contextlib.contextmanager
+def _state_kept(instance: Any) -> Iterator[None]:
+    """Where its block raises, the server keeps the state that Nova is about to take from it."""
+    with contextlib.ExitStack() as undo:
+        undo.callback(refused_rescue.put_state_back_later, instance)
+        yield
+        undo.pop_all()
 
 
 def require_config_drive(instance: Any) -> None:
