@@ -488,11 +488,11 @@ class ServerLife(nova_driver.ComputeDriver):
         :param name: of the event, which is there with an error alone.
         """
         try:
-            yield
-        except errors.VtpmError as exc:
-            LOG.warning("%s", exc, instance=instance)
+            with self._told(instance):
+                yield
+        except ServerOperationError:
             with compute_utils.EventReporter(context, name, self._host_name, instance.uuid):
-                raise ServerOperationError(reason=str(exc)) from exc
+                raise
 
     def _misplaced(self, instance: Any) -> str | None:
         """Whether the guest state lies elsewhere than where the stock driver copies it from."""
