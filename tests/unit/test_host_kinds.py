@@ -76,6 +76,15 @@ def test_same_answer_as_one_by_one(described, require_aggregate, home):
                 == policy.misfit(one_by_one(state), home, require_aggregate, mixed))
 
 
+def test_each_of_many_hosts_has_its_own_kind():
+    """In their order, and none left out, where not all are read in one go."""
+    described = [("hyperv", 10000 + number % 7, {}, {number % 5})
+                 for number in range(2 * host_kinds._IN_A_CACHE + 1)]
+    states = host_states(described)
+    kinds, facts = host_kinds.sort(states)
+    assert [facts[kind] for kind in kinds] == [one_by_one(state) for state in states]
+
+
 def test_hosts_alike_are_one_kind():
     stats = policy.HostReport(True, 10000, 100, "2026-01-01T00:00:00", "ab").to_stats()
     later = policy.HostReport(True, 10000, 100, "2026-01-01T00:00:59", "ab").to_stats()
