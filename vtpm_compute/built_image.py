@@ -13,9 +13,10 @@ from nova import utils as nova_utils
 from nova.image import glance
 from oslo_log import log as logging
 
+from vtpm_scheduling import policy
+
 LOG = logging.getLogger(__name__)
-# In the system metadata. Without Nova's prefix for an image's properties, which a rebuild replaces.
-_KEY = "hyperv_built_from"
+_KEY = policy.MARK_BUILT_FROM
 _PREFIX = nova_utils.SM_IMAGE_PROP_PREFIX
 _BASE = _PREFIX + "base_image_ref"
 

@@ -86,7 +86,10 @@ class VtpmDriver(server_life.ServerLife):
                     prepared = self._rebuilds.pop(instance.uuid)
                 else:
                     self._refuse_existing(instance)
-                    prepared = self._prepare(context, instance)
+                    # One that is built already, an evacuation's, does not get one by that.
+                    if not policy.is_built_without_vtpm(
+                            instance.system_metadata, instance.image_ref):
+                        prepared = self._prepare(context, instance)
                 if prepared is None:
                     # It may have had one: a rebuild with an image that asks for none.
                     marks.unmark(instance)

@@ -40,9 +40,10 @@ class Decision:
 
 
 @contextlib.contextmanager
-def only_no_valid_host(instance_uuid: str) -> Iterator[None]:
+def only_no_valid_host(spec_obj: Any) -> Iterator[None]:
     """Turn every failure into a refusal with a reason that the user can read.
 
+    :param spec_obj: the RequestSpec.
     :raises nova.exception.NoValidHost: instead of any other exception.
     """
     try:
@@ -50,11 +51,14 @@ def only_no_valid_host(instance_uuid: str) -> Iterator[None]:
     except nova_exception.NoValidHost:
         raise
     except instance_facts.InstanceRecordMissing:
-        LOG.info("No record of instance %s: it is being deleted", instance_uuid)
+        LOG.info("No record of instance %s: it is being deleted", spec_obj.instance_uuid)
+        # Nova asks about the first only, and refuses all with it.
         raise nova_exception.NoValidHost(
-            reason="The server's records are gone: it is being deleted.") from None
+            reason="One of the servers that were asked for together is being deleted: try again."
+                   if (spec_obj.num_instances or 1) > 1
+                   else "The server's records are gone: it is being deleted.") from None
     except Exception:  # see the module: Nova mishandles any other
-        LOG.exception("Hosts for instance %s could not be chosen", instance_uuid)
+        LOG.exception("Hosts for instance %s could not be chosen", spec_obj.instance_uuid)
         raise nova_exception.NoValidHost(
             reason="Whether the server asks for a vTPM, or which host fits, could not be read: "
                    "try again, and tell the administrator if it lasts.") from None
@@ -100,6 +104,8 @@ def _decide(spec_obj: Any) -> Decision | policy.Refusal:
         if is_move and _asked_by_flavor_alone(request, facts):
             request = policy.decide_unmarked(
                 facts.image_properties, facts.extra_specs, extra_specs)
+        if is_move and facts.has_no_vtpm and not _is_refused_resize(request):
+            request = policy.NO_VTPM
     if isinstance(request, policy.Refusal):
         return request
     if not is_move or not request.vtpm:
@@ -107,6 +113,11 @@ def _decide(spec_obj: Any) -> Decision | policy.Refusal:
     if facts.fabric_thumbprint:
         return Decision(request, policy.Home(fabric_thumbprint=facts.fabric_thumbprint))
     return Decision(request, _home_by_host(context, spec_obj, facts))
+
+
+def _is_refused_resize(request: policy.VtpmRequest | policy.Refusal) -> bool:
+    return (isinstance(request, policy.Refusal)
+            and request.code is policy.RefusalCode.VTPM_NOT_ADDED)
 
 
 def _asked_by_flavor_alone(request: policy.VtpmRequest | policy.Refusal,
@@ -125,13 +136,15 @@ def _home_by_host(context: nova_context.RequestContext, spec_obj: Any,
     host = (spec_obj.ignore_hosts or [None])[0] or facts.shelved_host or facts.host
     if host is None:
         return policy.Home()
+    # A label is the operator's word; where the label's hosts differ, the guardian tells.
+    thumbprint = facts.host_thumbprint if host == facts.host else None
     labels = instance_facts.fabric_labels(context, host)
     if not labels and not CONF.vtpm_scheduling.require_fabric_aggregate:
         # One fabric, and no aggregates for it: there is no other to keep away from.
-        return None
+        return policy.Home(thumbprint) if thumbprint else None
     if len(labels) != 1:
         LOG.info("Instance %s runs on host %s, which is in %d fabrics: its own is not known",
                  spec_obj.instance_uuid, host, len(labels))
         return policy.Home()
     (label,) = labels
-    return policy.Home(fabric_label=label)
+    return policy.Home(thumbprint, label)

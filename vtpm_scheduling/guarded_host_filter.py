@@ -59,7 +59,7 @@ class GuardedHostFilter(filters.BaseHostFilter):
         :raises nova.exception.NoValidHost: with a reason for the user, when the request is refused
             or when none of the hosts fits.
         """
-        with decision.only_no_valid_host(spec_obj.instance_uuid):
+        with decision.only_no_valid_host(spec_obj):
             asked = decision.decide(spec_obj)
             hosts = list(filter_obj_list)
             if not asked.request.vtpm:

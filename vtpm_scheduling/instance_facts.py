@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import sqlalchemy
 from nova import context as nova_context
 from nova import exception as nova_exception
 from nova import objects
@@ -36,20 +37,25 @@ class InstanceFacts:
 
     :ivar image_properties: the properties of its image, by name. Values are cut at 255 characters.
     :ivar has_vtpm: whether it carries the mark of an instance with a vTPM.
+    :ivar has_no_vtpm: whether it is known to have been built without one.
     :ivar fabric_thumbprint: the fabric in that mark; None where it carries none.
     :ivar shelved_host: where it ran when it was shelved; None where it was not.
     :ivar is_booted: whether it is being booted: it has no record in a cell yet, and what follows
         is not known.
     :ivar host: where it runs; None for one that was shelved and offloaded.
+    :ivar host_thumbprint: of the guardian of that host's fabric, as the host reported it last; None
+        where it reports none.
     :ivar serialized_flavor: the flavor that it has now, as Nova's database holds it.
     """
 
     image_properties: Mapping[str, str]
     has_vtpm: bool = False
+    has_no_vtpm: bool = False
     fabric_thumbprint: str | None = None
     shelved_host: str | None = None
     is_booted: bool = True
     host: str | None = None
+    host_thumbprint: str | None = None
     serialized_flavor: str | None = None
 
     @property
@@ -65,11 +71,12 @@ class InstanceFacts:
 
     @classmethod
     def from_system_metadata(cls, system_metadata: Mapping[str, str],
-                             **more: Any) -> InstanceFacts:
+                             image_ref: str | None = None, **more: Any) -> InstanceFacts:
         """Read an instance's system metadata; the other fields as they are."""
         return cls(
             image_properties=policy.image_properties_of(system_metadata),
             has_vtpm=policy.MARK_VTPM in system_metadata,
+            has_no_vtpm=policy.is_built_without_vtpm(system_metadata, image_ref),
             fabric_thumbprint=system_metadata.get(policy.MARK_FABRIC) or None,
             shelved_host=system_metadata.get(_SHELVED_HOST) or None,
             **more)
@@ -92,26 +99,33 @@ def load(context: nova_context.RequestContext, instance_uuid: str) -> InstanceFa
             nova_exception.BuildRequestNotFound) as exc:
         raise InstanceRecordMissing(instance_uuid) from exc
     with nova_context.target_cell(admin, mapping.cell_mapping) as cell_context:
-        record = _read_record(cell_context, instance_uuid)
-        if record is None:
+        row = _read_record(cell_context, instance_uuid)
+        if row is None:
             raise InstanceRecordMissing(instance_uuid)
+        record, stats = row
+        report = policy.HostReport.from_stats(json.loads(stats or "{}"))
         return InstanceFacts.from_system_metadata(
             {item.key: item.value for item in record.system_metadata if not item.deleted},
-            is_booted=False, host=record.host,
+            image_ref=record.image_ref, is_booted=False, host=record.host,
+            host_thumbprint=report.fabric_thumbprint if report else None,
             serialized_flavor=record.extra.flavor if record.extra else None)
 
 
 @main_db.pick_context_manager_reader
 def _read_record(context: nova_context.RequestContext, instance_uuid: str) -> Any:
-    """An instance's record in its cell, with its system metadata and its flavor.
+    """An instance's record in its cell, with its system metadata, its flavor and its host's stats.
 
-    One query, where ``Instance.get_by_uuid`` makes one more for the metadata.
+    One query, where Nova's objects make three.
 
-    :returns: Nova's model; None where there is none.
+    :returns: Nova's model and the text of the stats or None; None where there is no instance.
     """
-    return main_db.model_query(context, models.Instance).filter_by(uuid=instance_uuid).options(
+    node = models.ComputeNode
+    query = main_db.model_query(context, models.Instance).filter_by(uuid=instance_uuid).options(
         orm.joinedload(models.Instance.system_metadata),
-        orm.joinedload(models.Instance.extra).undefer(models.InstanceExtra.flavor)).one_or_none()
+        orm.joinedload(models.Instance.extra).undefer(models.InstanceExtra.flavor))
+    return query.outerjoin(node, sqlalchemy.and_(
+        node.host == models.Instance.host, node.hypervisor_hostname == models.Instance.node,
+        node.deleted == 0)).add_columns(node.stats).one_or_none()
 
 
 def fabric_labels(context: nova_context.RequestContext, host: str) -> frozenset[str]:

@@ -24,7 +24,7 @@ class Problems:
     def update_hosts(self, looked_at: Iterable[str], problems: Mapping[str, str]) -> None:
         """Log what is new of some hosts; what is solved is logged again when it comes back.
 
-        :param looked_at: the names of the hosts; read only when there is anything to compare.
+        :param looked_at: the names of the hosts; read only when one of them may be solved.
         :param problems: by the name of a host, what is wrong with it.
         """
         if not problems and not self._of_hosts:
@@ -32,7 +32,8 @@ class Problems:
         with self._lock:
             new = {name: problem for name, problem in problems.items()
                    if self._of_hosts.get(name) != problem}
-            for name in (self._of_hosts.keys() & set(looked_at)) - problems.keys():
+            perhaps_solved = self._of_hosts.keys() - problems.keys()
+            for name in perhaps_solved.intersection(looked_at if perhaps_solved else ()):
                 del self._of_hosts[name]
             self._of_hosts.update(new)
         for name, problem in sorted(new.items()):

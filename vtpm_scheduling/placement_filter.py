@@ -29,8 +29,9 @@ CONF = nova.conf.CONF
 conf.register_opts(CONF)
 LOG = logging.getLogger(__name__)
 
-# The first with forbidden traits (1.22) and several member_of (1.24) of resource providers.
-_PLACEMENT_VERSION = "1.24"
+# The first with forbidden traits (1.22), several (1.24) and forbidden aggregates (1.32) of resource
+# providers.
+_PLACEMENT_VERSION = "1.32"
 
 
 class PlacementError(Exception):
@@ -47,7 +48,7 @@ def require_guarded_hosts(ctxt: Any, request_spec: Any) -> bool:
     :raises nova.exception.NoValidHost: with a reason for the user, when the request is refused or
         forced to a host that does not fit.
     """
-    with decision.only_no_valid_host(request_spec.instance_uuid):
+    with decision.only_no_valid_host(request_spec):
         asked = decision.decide(request_spec)
         if not asked.request.vtpm:
             return False
@@ -105,7 +106,8 @@ def _compute_nodes(context: nova_context.RequestContext, host: str) -> Any:
 def _leaves_hosts(context: nova_context.RequestContext, request_spec: Any) -> bool:
     """Whether hosts are left for the filter when placement gives guarded ones only."""
     destination = request_spec.requested_destination
-    if destination is not None and "host" in destination and destination.host:
+    if destination is not None and any(name in destination and getattr(destination, name)
+                                       for name in ("host", "node")):
         # It looks at that one alone, whatever placement has.
         return False
     names = _guarded_hosts(context, destination)
@@ -127,10 +129,12 @@ def _guarded_hosts(context: nova_context.RequestContext, destination: Any) -> se
                                       os_traits.COMPUTE_STATUS_DISABLED))]
     for alternatives in (destination.aggregates or ()) if destination is not None else ():
         query.append(("member_of", "in:" + alternatives))
+    if destination is not None and destination.forbidden_aggregates:
+        query.append(("member_of", "!in:" + ",".join(sorted(destination.forbidden_aggregates))))
     response = report.report_client_singleton().get(
         "/resource_providers?" + urllib.parse.urlencode(query), version=_PLACEMENT_VERSION,
         global_request_id=context.global_id)
-    if response.status_code == 400:
+    if response.status_code == 400 and policy.TRAIT_GUARDED_HOST in response.text:
         # A trait that no host ever reported is unknown to placement.
         LOG.debug("Placement knows no trait %s: %s", policy.TRAIT_GUARDED_HOST, response.text)
         return set()

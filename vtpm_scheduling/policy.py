@@ -73,6 +73,9 @@ TRAIT_GUARDED_HOST = "CUSTOM_HYPERV_GUARDED_HOST"
 # from the image's properties.
 MARK_VTPM = "hyperv_vtpm"
 MARK_FABRIC = "hyperv_vtpm_fabric"
+# The image of which this project's driver built a server, with a vTPM or without. Without Nova's
+# prefix for an image's properties, which a rebuild replaces.
+MARK_BUILT_FROM = "hyperv_built_from"
 
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _BARE_UUID = re.compile(_UUID, re.IGNORECASE)
@@ -394,6 +397,18 @@ def image_properties_of(system_metadata: Mapping[str, str]) -> dict[str, str]:
     """
     return {key[len(_SYSTEM_METADATA_PREFIX):]: value for key, value in system_metadata.items()
             if key.startswith(_SYSTEM_METADATA_PREFIX)}
+
+
+def is_built_without_vtpm(system_metadata: Mapping[str, str], image_ref: str | None) -> bool:
+    """Whether this project's driver built an instance, of the image it has now, without a vTPM.
+
+    False where that is not known. Its image's properties do not tell: they are those of another
+    image after a rebuild that nova-scheduler refused, which nobody takes back.
+
+    :param image_ref: the instance's image; None or empty when it boots from a volume.
+    """
+    return (MARK_VTPM not in system_metadata
+            and system_metadata.get(MARK_BUILT_FROM) == (image_ref or ""))
 
 
 def _as_set(name: str, value: str | None) -> str:

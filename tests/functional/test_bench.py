@@ -25,9 +25,11 @@ def test_filter_hosts():
         cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode in (0, 1), done.stdout + done.stderr[-4000:]
     passed = {tuple(line.split()[:2]): line.split()[-3] for line in done.stdout.splitlines()
-              if line.startswith("GuardedHostFilter")}
-    assert passed == {("GuardedHostFilter", "nothing"): "60", ("GuardedHostFilter", "all"): "60",
-                      ("GuardedHostFilter", "half"): "30", ("GuardedHostFilter", "none"): "0"}
+              if line.partition(" ")[0].endswith("Filter")}
+    assert passed == {(name, kind): count for name in (
+        "GuardedHostFilter", "ImagePropertiesFilter", "AggregateInstanceExtraSpecsFilter",
+        "ComputeCapabilitiesFilter") for kind, count in (
+            ("nothing", "60"), ("all", "60"), ("half", "30"), ("none", "0"))}
 
 
 def test_scheduler_memory():

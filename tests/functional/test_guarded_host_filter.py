@@ -8,6 +8,7 @@ from unittest import mock
 
 import fixtures
 import oslo_db.exception
+from nova import exception
 from nova.tests.functional.api import client as api_client
 
 from vtpm_scheduling import guarded_host_filter, instance_facts, operator_log, policy
@@ -50,18 +51,42 @@ class GuardedHostFilterTest(nova_base.NovaTestCase):
             self.assertEqual("e-good", self.host_of(self.boot(image)))
 
     def test_several_at_once(self):
-        for name in ("a-unguarded", "b-good", "c-unguarded"):
-            self.start_host(name, guarded="good" in name)
-        self.create_fabric("one", "a-unguarded", "b-good", "c-unguarded")
+        for name in ("a-unguarded", "c-no-fabric", "d-two-fabrics"):
+            self.start_host(name, guarded="unguarded" not in name)
+        one = self.create_fabric("one", "a-unguarded", "d-two-fabrics")
+        self.create_fabric("two", "d-two-fabrics")
+        for server in self.boot_together(3, "ERROR"):
+            self.assertIn("hosts belong to more than one fabric; hosts belong to no fabric",
+                          server["fault"]["message"])
+        for provider in self._get_all_providers():
+            self.assertEqual({0}, set(self._get_provider_usages(provider["uuid"]).values()))
+        self.start_host("b-good")
+        self.api.add_host_to_aggregate(one, "b-good")
+        for server in self.boot_together(4, "ACTIVE"):
+            self.assertEqual("b-good", self.host_of(server))
+
+    def boot_together(self, count, expected):
+        """Boot so many servers with a vTPM by one request; returns them."""
         body = self._build_server(
-            image_uuid=self.create_image(os_vtpm="required", **GEN2), networks="none")
-        body.update(min_count=4, return_reservation_id=True)
+            image_uuid=self.create_image(count, os_vtpm="required", **GEN2), networks="none")
+        body.update(min_count=count, return_reservation_id=True)
         reservation = self.api.post_server({"server": body})["reservation_id"]
         servers = self.api.get_servers(search_opts={"reservation_id": reservation})
-        self.assertEqual(4, len(servers))
+        self.assertEqual(count, len(servers))
+        return [self._wait_for_state_change(server, expected) for server in servers]
+
+    def test_the_first_of_several_is_deleted_meanwhile(self):
+        self.start_host("good")
+        self.create_fabric("one", "good")
+        gone = mock.Mock(side_effect=exception.BuildRequestNotFound(uuid=KEY))
+        with mock.patch.object(instance_facts, "objects", types.SimpleNamespace(
+                InstanceMapping=instance_facts.objects.InstanceMapping,
+                BuildRequest=types.SimpleNamespace(get_by_instance_uuid=gone))):
+            servers = self.boot_together(2, "ERROR")
         for server in servers:
-            server = self._wait_for_state_change(server, "ACTIVE")
-            self.assertEqual("b-good", self.host_of(server))
+            self.assertIn("One of the servers that were asked for together is being deleted",
+                          server["fault"]["message"])
+        gone.assert_called_once()
 
     def test_nothing_asked_runs_anywhere(self):
         self.start_host("old", thumbprint=None, version=6003)

@@ -14,9 +14,12 @@ from unittest import mock
 
 import fixtures
 import oslo_db.exception
+from keystoneauth1 import exceptions as keystone_exceptions
+from nova import exception
+from nova.scheduler.client import report
 from nova.tests import fixtures as nova_fixtures
 
-from vtpm_scheduling import instance_facts
+from vtpm_scheduling import instance_facts, policy
 
 GEN2 = {"hw_machine_type": "hyperv-gen2"}
 ONE, TWO = "ab" * 32, "cd" * 32
@@ -191,6 +194,29 @@ class MarkedMovesTest(GuardedMovesCase):
         self.check("unshelve", {"unshelve": None}, prepare=self.offload,
                    status="SHELVED_OFFLOADED", host=None, used=())
 
+    def test_unshelving_to_a_named_host(self):
+        self.check("unshelve", lambda host: {"unshelve": {"host": host}}, prepare=self.offload,
+                   status="SHELVED_OFFLOADED", host=None, used=())
+
+    def test_unshelving_to_a_zone(self):
+        for name in ("a2", "b1", "u1"):
+            self.zone_of(name)
+        self.check("unshelve",
+                   lambda host: {"unshelve": {"availability_zone": "zone-" + host}},
+                   prepare=self.offload, status="SHELVED_OFFLOADED", host=None, used=())
+
+    def zone_of(self, host):
+        """Give a host that is started later a zone of its own."""
+        start = self.start
+
+        def start_in_zone(*names):
+            start(*names)
+            if host in names:
+                zone = self.api.post_aggregate({"aggregate": {
+                    "name": "zone-" + host, "availability_zone": "zone-" + host}})
+                self.api.add_host_to_aggregate(zone["id"], host)
+        self.start = start_in_zone
+
 
 class UnmarkedMovesTest(MarkedMovesTest):
     """One without, as compute-hyperv makes it from a provisioning data file."""
@@ -218,12 +244,25 @@ class UnmarkedMovesTest(MarkedMovesTest):
     def test_a_cloud_without_aggregates(self):
         self.flags(require_fabric_aggregate=False, group="vtpm_scheduling")
         server = self.boot_with_vtpm()
-        self.start("a2")
-        for host in ("a1", "a2"):
+        self.start("a2", "b1")
+        for label, host in (("one", "a1"), ("one", "a2"), ("two", "b1")):
             self.api.post_aggregate_action(
-                self.aggregates["one"], {"remove_host": {"host": host}})
-        self.assert_done(server, "live-migration", {
-            "os-migrateLive": {"host": None, "block_migration": "auto"}})
+                self.aggregates[label], {"remove_host": {"host": host}})
+
+        def migration(host):
+            return {"os-migrateLive": {"host": host, "block_migration": "auto"}}
+
+        self.assert_refused(server, "live-migration", migration("b1"), OTHER_FABRIC)
+        self.assert_done(server, "live-migration", migration(None))
+
+    def test_a_fabric_that_mixes_guardians(self):
+        """A request that names a host sees no other: nothing that it could be compared with."""
+        server = self.boot_with_vtpm()
+        self.start("b1")
+        self.api.post_aggregate_action(self.aggregates["two"], {"remove_host": {"host": "b1"}})
+        self.api.add_host_to_aggregate(self.aggregates["one"], "b1")
+        self.assert_refused(server, "live-migration", {
+            "os-migrateLive": {"host": "b1", "block_migration": "auto"}}, OTHER_FABRIC)
 
     def test_a_resize_adds_no_vtpm(self):
         server = self.boot(self.create_image(**GEN2))
@@ -238,22 +277,26 @@ class UnmarkedMovesTest(MarkedMovesTest):
 
 
 class RebuildTest(GuardedMovesCase):
+    """The server stays where it is, whatever other hosts there are."""
 
-    def rebuild(self, server, image):
-        return self.act(server, "rebuild", {"rebuild": {"imageRef": image}})
+    def boot(self, *args, **kwargs):
+        server = super().boot(*args, **kwargs)
+        self.start("a2", "b1", "u1")
+        return server
+
+    def assert_rebuilt(self, server, image):
+        done, details = self.act(server, "rebuild", {"rebuild": {"imageRef": image}})
+        self.assertTrue(done, details)
+        shown = self._wait_for_state_change(server, "ACTIVE")
+        self.assertEqual(("a1", image), (self.host_of(shown), shown["image"]["id"]))
 
     def test_same_image(self):
         server = self.boot_with_vtpm()
-        done, details = self.rebuild(server, server["image"]["id"])
-        self.assertTrue(done, details)
-        self.assertEqual("a1", self.host_of(self._wait_for_state_change(server, "ACTIVE")))
+        self.assert_rebuilt(server, server["image"]["id"])
 
     def test_another_image(self):
-        server = self.boot_with_vtpm()
-        other = self.create_image(2, os_vtpm="required", **GEN2)
-        done, details = self.rebuild(server, other)
-        self.assertTrue(done, details)
-        self._wait_for_state_change(server, "ACTIVE")
+        self.assert_rebuilt(self.boot_with_vtpm(),
+                            self.create_image(2, os_vtpm="required", **GEN2))
 
     def test_another_image_on_a_host_that_is_no_longer_guarded(self):
         server = self.boot_with_vtpm()
@@ -270,11 +313,25 @@ class RebuildTest(GuardedMovesCase):
 
     def test_a_server_without_a_vtpm_gets_one_only_on_a_host_that_fits(self):
         server = self.boot(self.create_image())
+        # As the driver notes it. The image's properties, which tell what a server without that note
+        # asks for, are those of the other image from now on.
+        self.system_metadata(server, hyperv_built_from=server["image"]["id"])
         self.reports_unguarded("a1")
         self.assert_refused(
             server, "rebuild",
             {"rebuild": {"imageRef": self.create_image(2, os_vtpm="required", **GEN2)}},
             NOT_GUARDED, status="ERROR")
+        self.assertEqual("required", self.system_metadata(server)["image_os_vtpm"])
+        self.api.post_server_action(server["id"], {"os-resetState": {"state": "active"}})
+        flavor = self._create_flavor(extra_spec={"os:vtpm": "required"})
+        done, details = self.act(server, "live-migration", {
+            "os-migrateLive": {"host": "u1", "block_migration": "auto"}})
+        self.assertTrue(done, details)
+        self.assertEqual("u1", self.host_of(self.api.get_server(server["id"])))
+        self.system_metadata(server, image_os_vtpm="optional")
+        done, _ = self.act(server, "resize", {"resize": {"flavorRef": flavor}})
+        self.assertFalse(done)
+        self.assertIn("a resize does not add one", self.stdlog.logger.output)
 
     def reports_unguarded(self, host):
         reports = nova_base.ReportingFakeDriver.REPORTS
@@ -340,6 +397,7 @@ class RecordsAwayTest(GuardedMovesCase):
     """What the scheduler cannot read is a refusal, on every move."""
 
     marked = False
+    words = NOT_READ
 
     def away(self, **names):
         """Nova's objects as the look-up sees them, some of them away."""
@@ -350,9 +408,10 @@ class RecordsAwayTest(GuardedMovesCase):
                  for name in ("InstanceMapping", "BuildRequest", "Instance", "AggregateList")},
                 **names))))
 
-    def failing(self, method):
+    def failing(self, method, error=None):
         return types.SimpleNamespace(**{method: mock.Mock(
-            side_effect=oslo_db.exception.DBConnectionError("secret of the database"))})
+            side_effect=error
+            or oslo_db.exception.DBConnectionError("secret of the database"))})
 
     def check_moves(self):
         server = self.boot_with_vtpm()
@@ -363,6 +422,8 @@ class RecordsAwayTest(GuardedMovesCase):
         live = {"os-migrateLive": {"host": None, "block_migration": "auto"}}
         self.assert_not_read(server, "live-migration", live)
         self.assert_not_read(server, "migrate", {"migrate": None}, in_event=False)
+        flavor = self._create_flavor(memory_mb=1024)
+        self.assert_not_read(server, "resize", {"resize": {"flavorRef": flavor}}, in_event=False)
         self._shelve_server(server)
         self.assert_not_read(server, "unshelve", {"unshelve": None})
 
@@ -370,7 +431,7 @@ class RecordsAwayTest(GuardedMovesCase):
         before = self.api.get_server(server["id"])
         done, details = self.act(server, action, body)
         self.assertFalse(done)
-        self.assertEqual(in_event, any(NOT_READ in text for text in details), details)
+        self.assertEqual(in_event, any(self.words in text for text in details), details)
         self.assertNotIn("secret of the database", "".join(details))
         shown = self.api.get_server(server["id"])
         self.assertEqual((before["status"], self.host_of(before)),
@@ -391,6 +452,38 @@ class RecordsAwayTest(GuardedMovesCase):
         self.useFixture(fixtures.MonkeyPatch(
             "vtpm_scheduling.instance_facts.main_db", self.failing("model_query")))
         self.assert_all_refused(server)
+
+    def test_no_record(self):
+        """Of a server that is deleted meanwhile."""
+        server = self.check_moves()
+        self.words = "it is being deleted"
+        self.away(InstanceMapping=self.failing(
+            "get_by_instance_uuid", exception.InstanceMappingNotFound(uuid=server["id"])))
+        self.assert_all_refused(server)
+
+    def test_placement(self):
+        server = self.check_moves()
+        ask = report.SchedulerReportClient.get
+
+        def away(client, url, *args, **kwargs):
+            if policy.TRAIT_GUARDED_HOST in url:
+                raise keystone_exceptions.ConnectFailure("secret of the database")
+            return ask(client, url, *args, **kwargs)
+
+        self.useFixture(fixtures.MonkeyPatch(
+            "nova.scheduler.client.report.SchedulerReportClient.get", away))
+        self.assert_all_refused(server)
+
+    def test_rebuild_with_another_image(self):
+        server = self.check_moves()
+        self.away(InstanceMapping=self.failing("get_by_instance_uuid"))
+        done, details = self.act(server, "rebuild", {"rebuild": {
+            "imageRef": self.create_image(2, os_vtpm="required", **GEN2)}})
+        self.assertFalse(done, details)
+        shown = self.api.get_server(server["id"])
+        self.assertEqual(("ERROR", "a1"), (shown["status"], self.host_of(shown)))
+        self.assertIn(NOT_READ, shown["fault"]["message"])
+        self.assertEqual({"a1"}, self.used_hosts(server))
 
     def test_evacuation(self):
         server = self.check_moves()

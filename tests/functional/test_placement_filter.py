@@ -110,6 +110,35 @@ class RequiredTraitTest(PlacementFilterCase):
         server, _ = self.boot_and_log("ERROR")
         self.assertIn("hosts are not guarded at present", server["fault"]["message"])
 
+    def test_a_host_that_is_asked_for(self):
+        for name in ("a-unguarded", "b-good"):
+            self.start_host(name, guarded="good" in name)
+        self.create_fabric("one", "a-unguarded", "b-good")
+        for parameter in ("host", "hypervisor_hostname"):
+            for host, status in (("a-unguarded", "ERROR"), ("b-good", "ACTIVE")):
+                body = self._build_server(image_uuid=self.image, networks="none")
+                body[parameter] = host
+                server = self._wait_for_state_change(
+                    self.api.post_server({"server": body}), status)
+                if status == "ERROR":
+                    self.assertIn("hosts are not guarded at present", server["fault"]["message"])
+                else:
+                    self.assertEqual(host, self.host_of(server))
+
+    def test_isolated_aggregates(self):
+        self.flags(enable_isolated_aggregate_filtering=True, group="scheduler")
+        for name in ("a-unguarded", "b-good"):
+            self.start_host(name, guarded="good" in name)
+        self.create_fabric("one", "a-unguarded")
+        isolated = self.create_fabric("two", "b-good")
+        self.api.post_aggregate_action(isolated, {"set_metadata": {"metadata": {
+            "trait:" + TRAIT: "required"}}})
+        server, _ = self.boot_and_log("ERROR")
+        self.assertIn("hosts are not guarded at present", server["fault"]["message"])
+        flavor = self._create_flavor(extra_spec={"trait:" + TRAIT: "required"})
+        server, _ = self.boot_and_log(flavor=flavor)
+        self.assertEqual("b-good", self.host_of(server))
+
     def test_placement_away(self):
         self.start_host("good")
         self.create_fabric("one", "good")
@@ -198,9 +227,13 @@ class QueriesTest(PlacementFilterCase):
             sqlalchemy.engine.Engine, "before_cursor_execute", self.note_query)
         self.addCleanup(sqlalchemy.event.remove, sqlalchemy.engine.Engine,
                         "before_cursor_execute", self.note_query)
-        for number in range(4):
-            self.start_host("host%d" % number)
-        self.create_fabric("one", *("host%d" % number for number in range(4)))
+        self.hosts = {}
+        self.start(range(4))
+        self.fabric = self.create_fabric("one", *self.hosts)
+
+    def start(self, numbers):
+        for name in ("host%d" % number for number in numbers):
+            self.hosts[name] = self.start_host(name)
 
     def note_query(self, _connection, _cursor, statement, *_):
         """Those that this package makes: it is the first that the stack leads back to."""
@@ -223,6 +256,30 @@ class QueriesTest(PlacementFilterCase):
         self.assert_asked(2)
         self.boot_and_log(image=self.create_image(2))
         self.assert_asked(2)
+        self.start(range(4, 9))
+        for name in list(self.hosts)[4:]:
+            self.api.add_host_to_aggregate(self.fabric, name)
+        _, log = self.boot_and_log()
+        self.assertIn("9 of 9 hosts fit", log)
+        self.assert_asked(2)
+
+    def test_a_boot_that_is_forced_to_a_host(self):
+        """Its aggregates, its cell and what it reported last are looked up too."""
+        self.boot_and_log(zone="nova:host1")
+        self.assert_asked(5)
+
+    def test_evacuations_and_rebuilds(self):
+        server = self.boot(self.image)
+        self.queries.clear()
+        self._rebuild_server(server, self.create_image(2, os_vtpm="required", **GEN2))
+        self.assert_asked(2)
+        host = self.host_of(server)
+        self.hosts[host].stop()
+        (service,) = self.api.get_services(host=host, binary="nova-compute")
+        self.api.put_service(service["id"], {"forced_down": True})
+        self.api.post_server_action(server["id"], {"evacuate": {}})
+        self._wait_for_migration_status(server, ["done"])
+        self.assert_asked(3)
 
     def test_several_at_once(self):
         body = self._build_server(image_uuid=self.image, networks="none")

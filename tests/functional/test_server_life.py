@@ -864,6 +864,23 @@ class ComputeHyperVEvacuationTest(server_life_base.ServerLifeCase):
         self.addCleanup(kills.end)
         self.reset(server)
 
+    def test_a_server_without_a_vtpm_stays_without(self):
+        """Its image's properties ask for one since a rebuild that the scheduler refused."""
+        server = self.boot_on("HV1")
+        self.simulated.set_attestation("HV1", 301)
+        self._run_periodics()
+        self.act(server, rebuild={"imageRef": self.image(2)})
+        shown = self._server_with(server, {"status": "ERROR"})
+        self.assertIn("hosts are not guarded at present", shown["fault"]["message"])
+        self.assertEqual("required", self.system_metadata(server)["image_os_vtpm"])
+        self.reset(server)
+        self.fail("HV1")
+        server = self.evacuate(server)
+        (machine,) = self.machines("HV2")
+        self.assertFalse(machine["security"]["TpmEnabled"])
+        self.assertEqual([], self.key_manager.requests)
+        self.assertNotIn("hyperv_vtpm", self.system_metadata(server))
+
     def test_the_host_returns_after_an_evacuation_that_died(self):
         """Nova takes it for evacuated, and the server is where it was."""
         server = self.boot_with_secret()

@@ -476,3 +476,15 @@ def test_an_existing_vtpm_and_a_flavor_without(value, code):
 def test_no_move_changes_how_a_server_is_shielded(shielded, value, is_refused):
     decided = policy.decide_existing({"os:shielded_vm": value}, shielded)
     assert isinstance(decided, policy.Refusal) == is_refused
+
+
+def test_a_server_that_is_known_to_have_no_vtpm():
+    built = {policy.MARK_BUILT_FROM: "image-1", "image_os_vtpm": "required"}
+    assert policy.is_built_without_vtpm(built, "image-1")
+    assert not policy.is_built_without_vtpm({**built, policy.MARK_VTPM: "vtpm"}, "image-1")
+    # By a driver that leaves no mark.
+    assert not policy.is_built_without_vtpm(built, "image-2")
+    assert not policy.is_built_without_vtpm({"image_os_vtpm": "required"}, "image-1")
+    assert not policy.is_built_without_vtpm({}, "")
+    for nothing in ("", None):
+        assert policy.is_built_without_vtpm({policy.MARK_BUILT_FROM: ""}, nothing)

@@ -172,7 +172,7 @@ def test_properties(pages):
     for name in names | set(policy.IMAGE_HYPERVISOR_TYPES) | set(policy.IMAGE_ARCHITECTURES):
         assert "``%s" % name in pages, name
     for name in (policy.AGGREGATE_FABRIC, policy.TRAIT_GUARDED_HOST, policy.MARK_VTPM,
-                 policy.MARK_FABRIC):
+                 policy.MARK_FABRIC, policy.MARK_BUILT_FROM):
         assert "``%s``" % name in pages
 
 
