@@ -365,6 +365,23 @@ class VolumeTest(GuardedMovesCase):
         self.stop("a1")
         self.start("u1")
         self.assertIn(NOT_GUARDED[0], self.boot_from(mapping, "ERROR")["fault"]["message"])
+        self.start("b1")
+        self.assertEqual("b1", self.host_of(self.boot_from(mapping, "ACTIVE")))
+
+    def test_it_stays_in_its_fabric(self):
+        server = self.boot_from({
+            "source_type": "image", "volume_size": 1,
+            "uuid": self.create_image(os_vtpm="required", **GEN2)}, "ACTIVE")
+        self.system_metadata(server, hyperv_vtpm="vtpm", hyperv_vtpm_fabric=ONE)
+        self.start("u1", "b1")
+        migration = {"os-migrateLive": {"host": None, "block_migration": "auto"}}
+        self.assert_refused(server, "live-migration", migration, OTHER_FABRIC)
+        other = self.create_image(2, os_vtpm="required", hw_machine_type="hyperv-gen1")
+        self.assert_refused(server, "rebuild", {"rebuild": {"imageRef": other}}, GENERATION_1,
+                            status="ERROR")
+        self.api.post_server_action(server["id"], {"os-resetState": {"state": "active"}})
+        self.start("a2")
+        self.assert_done(server, "live-migration", migration)
 
     def test_an_existing_volume(self):
         cinder = self.useFixture(nova_fixtures.CinderFixture(self))
