@@ -4,8 +4,10 @@
 1,000 requests, each for another server, on 1,000 hosts. Nova's own HostManager and pre-filters, its
 default filters, and real databases of the API and of a cell, in SQLite; only placement's answer is
 made here. The requests are boots that ask for nothing, for a vTPM, and for what no host can
-satisfy, live migrations of a server with its fabric's mark and of one without, and a boot that
-finds all hosts unguarded.
+satisfy, live migrations of a server with its fabric's mark and of one without, a boot that finds all
+hosts unguarded, and one that finds a fabric whose hosts have different guardians. One host is in
+two fabrics, and one is put into one and taken out of it again and again: what is wrong with hosts and
+fabrics is all that the filter keeps.
 
 Each way runs in a process of its own: without this project and with it, and each once more under
 tracemalloc, which counts what Python's objects hold and makes the process itself larger. Ends with
@@ -33,8 +35,9 @@ NOVAS = ("ComputeFilter", "ComputeCapabilitiesFilter", "ImagePropertiesFilter",
 GENERATION_2 = {"hw_machine_type": "hyperv-gen2"}
 VTPM = dict(GENERATION_2, os_vtpm="required")
 MARK = {"hyperv_vtpm": "vtpm", "hyperv_vtpm_fabric": "00" * 32}
-# Image properties, whether the server runs, its mark, whether hosts are guarded, whether it gets a
-# host when this project is asked.
+# Image properties, whether the server runs, its mark, whether hosts are guarded (MIXED: they are, and
+# one has another guardian than its fabric), whether it gets a host when this project is asked.
+MIXED = "mixed"
 KINDS = (
     ("a boot that asks for nothing", {}, False, {}, True, True),
     ("a boot", VTPM, False, {}, True, True),
@@ -43,6 +46,7 @@ KINDS = (
     ("a move with a mark", VTPM, True, MARK, True, True),
     ("a move without a mark", VTPM, True, {}, True, True),
     ("a boot on unguarded hosts", VTPM, False, {}, False, False),
+    ("a boot beside a fabric that mixes guardians", VTPM, False, {}, MIXED, True),
 )
 
 
@@ -68,7 +72,7 @@ class Scheduler:
             aggregate = objects.Aggregate(self._context, name="fabric%d" % number,
                                           metadata={"hgs_fabric": "fabric%d" % number})
             aggregate.create()
-            for name in names[number::2]:
+            for name in [*names[number:-2:2], names[-2]]:
                 aggregate.add_host(name)
         self.manager = host_manager.HostManager()
         self._hosts = [self._host_state(host_manager, name) for name in names]
@@ -166,6 +170,8 @@ class Scheduler:
         name, _, _, _, guarded, gets_host = KINDS[number % len(KINDS)]
         for position, host in enumerate(self._hosts):
             host.stats = json.loads(self._stats(position, guarded))
+        alike = self._hosts[(len(self._hosts) - 1) % 2]
+        self._hosts[-1].aggregates = alike.aggregates if number % 2 else []
         try:
             with mock.patch.object(report, "report_client_singleton",
                                    lambda *args: self._placement):
@@ -178,13 +184,13 @@ class Scheduler:
 
     @staticmethod
     def _stats(position, guarded):
+        fabric = 2 if guarded is MIXED and position == 0 else position % 2
         # As a host with the driver reports it; a process without this project has it as a text.
         return json.dumps({
             "failed_builds": "0", "hyperv_attestation_read_at": "2026-01-01T00:00:%02d" % (
                 position % 60),
             "hyperv_vtpm_report": "version=1 guarded=%s hypervisor=10000 attestation=%d fabric=%s"
-                                  % (guarded, 100 if guarded else 301,
-                                     "%02d" % (position % 2) * 32)})
+                                  % (bool(guarded), 100 if guarded else 301, "%02d" % fabric * 32)})
 
 
 def resident_kb():
