@@ -50,12 +50,14 @@ def only_no_valid_host(spec_obj: Any) -> Iterator[None]:
         yield
     except nova_exception.NoValidHost:
         raise
-    except instance_facts.InstanceRecordMissing:
+    except instance_facts.InstanceRecordMissing as exc:
         LOG.info("No record of instance %s: it is being deleted", spec_obj.instance_uuid)
-        # Nova asks about the first only, and refuses all with it.
+        # Of several, Nova asks about the first, and refuses all with it.
+        is_one_of_several = (isinstance(exc, instance_facts.BuildRequestMissing)
+                             and spec_obj.num_instances > 1)
         raise nova_exception.NoValidHost(
             reason="One of the servers that were asked for together is being deleted: try again."
-                   if (spec_obj.num_instances or 1) > 1
+                   if is_one_of_several
                    else "The server's records are gone: it is being deleted.") from None
     except Exception:  # see the module: Nova mishandles any other
         LOG.exception("Hosts for instance %s could not be chosen", spec_obj.instance_uuid)

@@ -31,6 +31,10 @@ class InstanceRecordMissing(Exception):
     """Nova has no record of the instance (any more): it is being deleted."""
 
 
+class BuildRequestMissing(InstanceRecordMissing):
+    """The same of an instance that is being booted."""
+
+
 @dataclasses.dataclass(frozen=True)
 class InstanceFacts:
     """What Nova's records say of an instance.
@@ -87,7 +91,8 @@ def load(context: nova_context.RequestContext, instance_uuid: str) -> InstanceFa
 
     :param context: the request's; read with elevated rights.
     :param instance_uuid: the instance that a host is wanted for.
-    :raises InstanceRecordMissing: when the instance has no mapping, no build request or no record.
+    :raises InstanceRecordMissing: when the instance has no mapping or no record.
+    :raises BuildRequestMissing: when it has no cell and no build request.
     """
     admin = context.elevated()
     try:
@@ -95,9 +100,10 @@ def load(context: nova_context.RequestContext, instance_uuid: str) -> InstanceFa
         if mapping.cell_mapping is None:
             request = objects.BuildRequest.get_by_instance_uuid(admin, instance_uuid)
             return InstanceFacts.from_system_metadata(request.instance.system_metadata)
-    except (nova_exception.InstanceMappingNotFound,
-            nova_exception.BuildRequestNotFound) as exc:
+    except nova_exception.InstanceMappingNotFound as exc:
         raise InstanceRecordMissing(instance_uuid) from exc
+    except nova_exception.BuildRequestNotFound as exc:
+        raise BuildRequestMissing(instance_uuid) from exc
     with nova_context.target_cell(admin, mapping.cell_mapping) as cell_context:
         row = _read_record(cell_context, instance_uuid)
         if row is None:

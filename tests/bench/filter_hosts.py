@@ -4,8 +4,8 @@
 1,000 and 10,000 HostState objects, in 1 and in 20 host aggregates each: nothing asked; a vTPM
 asked, or what each of Nova's filters looks for, with all, half and none of the hosts fitting. The
 ratio is to a filter that only hands its list back, in the same run. Two more filters pass every
-host: one as Nova asks a filter that does not say more, host by host, and one that reads one stat and
-the aggregates of each and decides nothing, above which all is ours.
+host: one as Nova asks a filter that does not say more, host by host, and one that reads one stat
+and the aggregates of each and decides nothing, above which all is ours.
 
 The look-up of what the server asks for is left out: the pre-filter has made it, once a request (see
 QueriesTest in ``tests/functional/test_placement_filter.py``). A time is the least of all runs. Each

@@ -4,10 +4,10 @@
 1,000 requests, each for another server, on 1,000 hosts. Nova's own HostManager and pre-filters, its
 default filters, and real databases of the API and of a cell, in SQLite; only placement's answer is
 made here. The requests are boots that ask for nothing, for a vTPM, and for what no host can
-satisfy, live migrations of a server with its fabric's mark and of one without, a boot that finds all
-hosts unguarded, and one that finds a fabric whose hosts have different guardians. One host is in
-two fabrics, and one is put into one and taken out of it again and again: what is wrong with hosts and
-fabrics is all that the filter keeps.
+satisfy, live migrations of a server with its fabric's mark and of one without, a boot that finds
+all hosts unguarded, and one that finds a fabric whose hosts have different guardians. One host is
+in two fabrics, and one is put into one and taken out of it again and again: what is wrong with
+hosts and fabrics is all that the filter keeps.
 
 Each way runs in a process of its own: without this project and with it, and each once more under
 tracemalloc, which counts what Python's objects hold and makes the process itself larger. Ends with
@@ -35,8 +35,8 @@ NOVAS = ("ComputeFilter", "ComputeCapabilitiesFilter", "ImagePropertiesFilter",
 GENERATION_2 = {"hw_machine_type": "hyperv-gen2"}
 VTPM = dict(GENERATION_2, os_vtpm="required")
 MARK = {"hyperv_vtpm": "vtpm", "hyperv_vtpm_fabric": "00" * 32}
-# Image properties, whether the server runs, its mark, whether hosts are guarded (MIXED: they are, and
-# one has another guardian than its fabric), whether it gets a host when this project is asked.
+# Image properties, whether the server runs, its mark, whether hosts are guarded (MIXED: they are,
+# and one has another guardian than its fabric), whether it gets a host when this project is asked.
 MIXED = "mixed"
 KINDS = (
     ("a boot that asks for nothing", {}, False, {}, True, True),

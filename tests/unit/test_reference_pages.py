@@ -98,6 +98,7 @@ SAID_ELSEWHERE = {
     "errors.ExistingVtpmError(reason)": "lifecycle.RULES",
     # For no user: they are caught.
     "InstanceRecordMissing(instance_uuid)": "decision.py says that the records are gone",
+    "BuildRequestMissing(instance_uuid)": "decision.py says it of one server and of several",
     "InstanceRecordMissing('no flavor')": "decision.py says that the records are gone",
     "PlacementError('%s: %s' % (response.status_code, response.text))": "a line of the log",
     "NotInTimeError(position)": "keys.py makes a KeyFetchError of it",

@@ -14,7 +14,7 @@ import pytest
 from tests import environment
 
 PATH = environment.REPOSITORY / "tools" / "run-tests"
-NOT_BY_DEFAULT = ("29", "30", "31", "32", "33", "32-threads", "33-threads", "34-threads")
+NOT_BY_DEFAULT = ("29", "30", "31", "32", "33", "34", "32-threads", "33-threads")
 
 
 @pytest.fixture(scope="module")
