@@ -7,6 +7,7 @@ then, at the next move, and connect the disk to it.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from nova import utils as nova_utils
@@ -23,9 +24,17 @@ _BASE = _PREFIX + "base_image_ref"
 
 def remember(instance: Any) -> None:
     """Write that a server was built from the image that Nova has for it, and save it."""
-    image = instance.image_ref or ""
-    if instance.system_metadata.get(_KEY) != image:
-        instance.system_metadata[_KEY] = image
+    instance.system_metadata[_KEY] = instance.image_ref or ""
+    with contextlib.ExitStack() as undo:
+        # Where it is not saved, whoever saves the instance next must not do it.
+        undo.callback(instance.system_metadata.pop, _KEY, None)
+        instance.save()
+        undo.pop_all()
+
+
+def forget(instance: Any) -> None:
+    """Write that it is not known any more what a server was built from, and save it."""
+    if instance.system_metadata.pop(_KEY, None) is not None:
         instance.save()
 
 

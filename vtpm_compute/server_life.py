@@ -117,9 +117,12 @@ class ServerLife(nova_driver.ComputeDriver):
                     Condition.OWN_DISK: lambda: self._lacks_own_disk(instance),
                     Condition.CAN_UNWRAP: lambda: self._cannot_unwrap(instance)})
             else:
-                refusal = _other_request(policy.decide_unmarked(
-                    policy.image_properties_of(instance.system_metadata),
-                    instance.flavor.extra_specs or {}, flavor.extra_specs or {}))
+                specs = instance.flavor.extra_specs or {}, flavor.extra_specs or {}
+                refusal = _other_request(
+                    policy.decide_without_vtpm(*specs) if policy.is_built_without_vtpm(
+                        instance.system_metadata, instance.image_ref)
+                    else policy.decide_unmarked(
+                        policy.image_properties_of(instance.system_metadata), *specs))
                 if refusal is not None:
                     raise errors.OperationRefusedError(refusal)
         return super().migrate_disk_and_power_off(

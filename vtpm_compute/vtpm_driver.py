@@ -81,14 +81,13 @@ class VtpmDriver(server_life.ServerLife):
                 # Whatever fails: Nova may try the next host with this very instance.
                 undo.callback(marks.unmark, instance)
             prepared: vtpm.PreparedVtpm | None = None
+            is_new = instance.vm_state == vm_states.BUILDING or instance.uuid in self._rebuilds
             try:
                 if instance.uuid in self._rebuilds:
                     prepared = self._rebuilds.pop(instance.uuid)
                 else:
                     self._refuse_existing(instance)
-                    # One that is built already, an evacuation's, does not get one by that.
-                    if not policy.is_built_without_vtpm(
-                            instance.system_metadata, instance.image_ref):
+                    if is_new or not _was_built_without_vtpm(instance):
                         prepared = self._prepare(context, instance)
                 if prepared is None:
                     # It may have had one: a rebuild with an image that asks for none.
@@ -107,7 +106,8 @@ class VtpmDriver(server_life.ServerLife):
                     raise
                 # The stock driver refuses it, as it would on every other host.
                 raise abort(instance, exc.format_message()) from exc
-            built_image.remember(instance)
+            if is_new:
+                built_image.remember(instance)
             undo.pop_all()
 
     def rebuild(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
@@ -142,6 +142,9 @@ class VtpmDriver(server_life.ServerLife):
         """Destroy the VM; what was prepared for a rebuild that failed is forgotten."""
         if instance.task_state != task_states.REBUILDING:
             self._rebuilds.pop(instance.uuid, None)
+        elif instance.uuid in self._rebuilds:
+            # Whatever ends the rebuild now, the server is not what it was built as.
+            built_image.forget(instance)
         super().destroy(context, instance, *args, **kwargs)
 
     def _is_imported_next(self, instance: Any) -> bool:
@@ -195,6 +198,13 @@ class VtpmDriver(server_life.ServerLife):
         super().update_provider_tree(provider_tree, nodename, allocations=allocations)
         host_report.update_traits(
             provider_tree, nodename, self._vmops.vtpm.report(self._hypervisor_version()))
+
+
+def _was_built_without_vtpm(instance: Any) -> bool:
+    """Of an evacuated server, or of an unshelved one, whose image is its snapshot meanwhile."""
+    image = (instance.system_metadata.get(policy.MARK_BUILT_FROM)
+             if instance.vm_state == vm_states.SHELVED_OFFLOADED else instance.image_ref)
+    return policy.is_built_without_vtpm(instance.system_metadata, image)
 
 
 def abort(instance: Any, reason: str) -> nova_exception.BuildAbortException:

@@ -101,13 +101,13 @@ def _decide(spec_obj: Any) -> Decision | policy.Refusal:
     is_move = not facts.is_booted and not scheduler_utils.request_is_rebuild(spec_obj)
     if is_move and facts.has_vtpm:
         request = policy.decide_existing(extra_specs)
+    elif is_move and facts.has_no_vtpm:
+        request = policy.decide_without_vtpm(facts.extra_specs, extra_specs)
     else:
         request = policy.decide(facts.image_properties, extra_specs)
         if is_move and _asked_by_flavor_alone(request, facts):
             request = policy.decide_unmarked(
                 facts.image_properties, facts.extra_specs, extra_specs)
-        if is_move and facts.has_no_vtpm and not _is_refused_resize(request):
-            request = policy.NO_VTPM
     if isinstance(request, policy.Refusal):
         return request
     if not is_move or not request.vtpm:
@@ -115,11 +115,6 @@ def _decide(spec_obj: Any) -> Decision | policy.Refusal:
     if facts.fabric_thumbprint:
         return Decision(request, policy.Home(fabric_thumbprint=facts.fabric_thumbprint))
     return Decision(request, _home_by_host(context, spec_obj, facts))
-
-
-def _is_refused_resize(request: policy.VtpmRequest | policy.Refusal) -> bool:
-    return (isinstance(request, policy.Refusal)
-            and request.code is policy.RefusalCode.VTPM_NOT_ADDED)
 
 
 def _asked_by_flavor_alone(request: policy.VtpmRequest | policy.Refusal,

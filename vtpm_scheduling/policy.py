@@ -73,8 +73,9 @@ TRAIT_GUARDED_HOST = "CUSTOM_HYPERV_GUARDED_HOST"
 # from the image's properties.
 MARK_VTPM = "hyperv_vtpm"
 MARK_FABRIC = "hyperv_vtpm_fabric"
-# The image of which this project's driver built a server, with a vTPM or without. Without Nova's
-# prefix for an image's properties, which a rebuild replaces.
+# The image of which this project's driver built a server, with a vTPM or without; empty for one
+# that boots from a volume. It is not there while a server is built or rebuilt, nor when that
+# failed. Without Nova's prefix for an image's properties, which a rebuild replaces.
 MARK_BUILT_FROM = "hyperv_built_from"
 
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -280,10 +281,32 @@ def decide_unmarked(image_properties: Mapping[str, str], old_extra_specs: Mappin
         return request
     before = decide(image_properties, old_extra_specs)
     if isinstance(before, VtpmRequest) and not before.vtpm:
-        return Refusal(RefusalCode.VTPM_NOT_ADDED, (
-            "The server has no vTPM, and a resize does not add one (%s): choose another flavor, "
-            "or make a new server." % request.asked_by))
+        return _not_added(request.asked_by)
     return request
+
+
+def decide_without_vtpm(old_extra_specs: Mapping[str, str],
+                        new_extra_specs: Mapping[str, str]) -> VtpmRequest | Refusal:
+    """What a server that has no vTPM, by :func:`is_built_without_vtpm`, asks for on a move.
+
+    :param old_extra_specs: of the flavor that it was made with.
+    :param new_extra_specs: of the flavor that it moves with.
+    :returns: no vTPM, whatever its image's properties say; a refusal where the new flavor's are not
+        valid or ask for one.
+    """
+    for name in (FLAVOR_VTPM, FLAVOR_SHIELDED):
+        asked_by = _choose("", None, name, new_extra_specs.get(name))
+        if isinstance(asked_by, Refusal):
+            return asked_by
+        if asked_by and old_extra_specs.get(name) != REQUIRED:
+            return _not_added(asked_by)
+    return NO_VTPM
+
+
+def _not_added(asked_by: str) -> Refusal:
+    return Refusal(RefusalCode.VTPM_NOT_ADDED, (
+        "The server has no vTPM, and a resize does not add one (%s): choose another flavor, or "
+        "make a new server." % asked_by))
 
 
 def decide(image_properties: Mapping[str, str],
@@ -405,10 +428,12 @@ def is_built_without_vtpm(system_metadata: Mapping[str, str], image_ref: str | N
     False where that is not known. Its image's properties do not tell: they are those of another
     image after a rebuild that nova-scheduler refused, which nobody takes back.
 
-    :param image_ref: the instance's image; None or empty when it boots from a volume.
+    :param image_ref: the instance's image. Of one that boots from a volume it tells nothing: Nova
+        has none, and after such a rebuild that of the volume.
     """
-    return (MARK_VTPM not in system_metadata
-            and system_metadata.get(MARK_BUILT_FROM) == (image_ref or ""))
+    built_from = system_metadata.get(MARK_BUILT_FROM)
+    return (built_from is not None and built_from in {"", image_ref}
+            and MARK_VTPM not in system_metadata)
 
 
 def _as_set(name: str, value: str | None) -> str:

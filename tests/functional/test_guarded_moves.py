@@ -328,7 +328,6 @@ class RebuildTest(GuardedMovesCase):
             "os-migrateLive": {"host": "u1", "block_migration": "auto"}})
         self.assertTrue(done, details)
         self.assertEqual("u1", self.host_of(self.api.get_server(server["id"])))
-        self.system_metadata(server, image_os_vtpm="optional")
         done, _ = self.act(server, "resize", {"resize": {"flavorRef": flavor}})
         self.assertFalse(done)
         self.assertIn("a resize does not add one", self.stdlog.logger.output)

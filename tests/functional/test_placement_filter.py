@@ -158,6 +158,21 @@ class RequiredTraitTest(PlacementFilterCase):
         self.assertNotIn("secret address", server["fault"]["message"])
         self.assertIn("secret address", log)
 
+    def test_placement_does_not_understand_the_question(self):
+        self.start_host("good")
+        self.create_fabric("one", "good")
+        ask = report.SchedulerReportClient.get
+
+        def refuse(client, url, *args, **kwargs):
+            wrong = "&member_of=on:nothing" if TRAIT in url else ""
+            return ask(client, url + wrong, *args, **kwargs)
+
+        self.useFixture(fixtures.MonkeyPatch(
+            "nova.scheduler.client.report.SchedulerReportClient.get", refuse))
+        server, log = self.boot_and_log("ERROR")
+        self.assertIn("could not be read", server["fault"]["message"])
+        self.assertIn("PlacementError: 400", log)
+
     def test_registered_once(self):
         def registered():
             return [found for found in request_filter.ALL_REQUEST_FILTERS

@@ -8,6 +8,8 @@ import os
 import tempfile
 from unittest import mock
 
+import fixtures
+import oslo_messaging
 import pytest
 from nova import context as nova_context
 from nova import exception, objects
@@ -210,6 +212,49 @@ class _EveryDriver:
         self.key_manager.status = 200
         self.key_manager.payloads[OTHER_KEY] = b"nonsense"
         assert_refused(self.vtpm_image(3, os_vtpm_keys=OTHER_KEY), "is not a key protector")
+
+    def test_what_it_is_built_from_cannot_be_noted(self):
+        """Then nothing says that it was built, and so without a vTPM."""
+        save, failed = objects.Instance.save, []
+
+        def fail_once(instance, *args, **kwargs):
+            if not failed and "hyperv_built_from" in instance.system_metadata:
+                failed.append(instance.uuid)
+                raise oslo_messaging.MessagingTimeout()
+            return save(instance, *args, **kwargs)
+
+        self.useFixture(fixtures.MonkeyPatch("nova.objects.Instance.save", fail_once))
+        server = self.boot(self.vtpm_image(), expected="ERROR")
+        self.assertEqual([server["id"]], failed)
+        self.assertEqual(set(), self.notes_of(server))
+        self.assert_nothing_left()
+
+    def test_a_rebuild_that_fails_leaves_no_note(self):
+        server = self.boot(self.create_image(**GEN2))
+        self.assertEqual({"hyperv_built_from"}, self.notes_of(server))
+        self.simulated.add_fault(HOST, "Msvm_SecurityService.SetKeyProtector", return_value=32768)
+        self.api.post_server_action(server["id"], {"rebuild": {"imageRef": self.vtpm_image(2)}})
+        self._wait_for_state_change(server, "ERROR")
+        self.assertEqual(set(), self.notes_of(server))
+
+    def test_what_is_known_of_a_server_that_is_built_again(self):
+        was_built_without = importlib.import_module(
+            "vtpm_compute.vtpm_driver")._was_built_without_vtpm
+        instance = objects.Instance(image_ref="snapshot", system_metadata={
+            "hyperv_built_from": "image", "image_os_vtpm": "required"})
+        for state, known in (("shelved_offloaded", True), ("active", False)):
+            instance.vm_state = state
+            self.assertIs(known, was_built_without(instance))
+        instance.image_ref = "image"
+        self.assertTrue(was_built_without(instance))
+        instance.system_metadata["hyperv_vtpm"] = "vtpm"
+        self.assertFalse(was_built_without(instance))
+        instance.system_metadata = {}
+        for instance.vm_state in ("shelved_offloaded", "active"):
+            self.assertFalse(was_built_without(instance))
+
+    def notes_of(self, server):
+        return {name for name in self.system_metadata(server) if name.startswith("hyperv_")}
 
     def notification_of(self, server):
         """Why the last action failed, as the API tells it."""

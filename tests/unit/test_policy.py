@@ -485,6 +485,23 @@ def test_a_server_that_is_known_to_have_no_vtpm():
     # By a driver that leaves no mark.
     assert not policy.is_built_without_vtpm(built, "image-2")
     assert not policy.is_built_without_vtpm({"image_os_vtpm": "required"}, "image-1")
-    assert not policy.is_built_without_vtpm({}, "")
-    for nothing in ("", None):
-        assert policy.is_built_without_vtpm({policy.MARK_BUILT_FROM: ""}, nothing)
+    # Of a volume, and after a rebuild that was refused Nova names its image.
+    for image in ("", None, "image-1"):
+        assert not policy.is_built_without_vtpm({}, image)
+        assert policy.is_built_without_vtpm({policy.MARK_BUILT_FROM: ""}, image)
+
+
+@pytest.mark.parametrize("name", [policy.FLAVOR_VTPM, policy.FLAVOR_SHIELDED])
+def test_a_resize_of_a_server_without_a_vtpm(name):
+    asks = {name: "required"}
+    refused = policy.decide_without_vtpm({name: "optional"}, asks)
+    assert refused.code is policy.RefusalCode.VTPM_NOT_ADDED
+    assert "flavor extra spec %s=required" % name in refused.sentence
+    assert policy.decide_without_vtpm({}, asks) == refused
+    invalid = policy.decide_without_vtpm({}, {name: "maybe"})
+    assert invalid.code is policy.RefusalCode.INVALID_VALUE
+    assert "%s=maybe" % name in invalid.sentence
+    for extra_specs in ({}, {name: "optional"}, {name: "disabled"}):
+        assert policy.decide_without_vtpm(asks, extra_specs) == policy.NO_VTPM
+    # It came to that somehow; where it runs does not matter more than before.
+    assert policy.decide_without_vtpm(asks, asks) == policy.NO_VTPM
