@@ -78,16 +78,15 @@ class VtpmDriver(server_life.ServerLife):
 
         with contextlib.ExitStack() as undo:
             if not marks.is_marked(instance):
-                # Whatever fails: Nova may try the next host with this very instance.
-                undo.callback(marks.unmark, instance)
+                undo.callback(self._unmark, instance)
             prepared: vtpm.PreparedVtpm | None = None
-            is_new = instance.vm_state == vm_states.BUILDING or instance.uuid in self._rebuilds
+            is_rebuilt = instance.task_state == task_states.REBUILD_SPAWNING
             try:
-                if instance.uuid in self._rebuilds:
+                if is_rebuilt and instance.uuid in self._rebuilds:
                     prepared = self._rebuilds.pop(instance.uuid)
                 else:
                     self._refuse_existing(instance)
-                    if is_new or not _was_built_without_vtpm(instance):
+                    if not _was_built_without_vtpm(instance):
                         prepared = self._prepare(context, instance)
                 if prepared is None:
                     # It may have had one: a rebuild with an image that asks for none.
@@ -106,9 +105,17 @@ class VtpmDriver(server_life.ServerLife):
                     raise
                 # The stock driver refuses it, as it would on every other host.
                 raise abort(instance, exc.format_message()) from exc
-            if is_new:
+            if is_rebuilt or instance.vm_state == vm_states.BUILDING:
                 built_image.remember(instance)
             undo.pop_all()
+
+    def _unmark(self, instance: Any) -> None:
+        """Whatever failed: Nova may try the next host with this very instance.
+
+        Nova destroys what it built anew, but not what it rebuilt.
+        """
+        if instance.vm_state == vm_states.BUILDING or not self._has_vm(instance):
+            marks.unmark(instance)
 
     def rebuild(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
         """Refuse a rebuild or an evacuation before Nova changes anything; else leave it to Nova.
@@ -120,6 +127,8 @@ class VtpmDriver(server_life.ServerLife):
         """
         try:
             self._evacuations.discard(instance.uuid)
+            # Of one that ended before it came to the new VM.
+            self._rebuilds.pop(instance.uuid, None)
             if kwargs.get("evacuate"):
                 if marks.is_marked(instance):
                     self.require_evacuation(instance)
@@ -201,9 +210,13 @@ class VtpmDriver(server_life.ServerLife):
 
 
 def _was_built_without_vtpm(instance: Any) -> bool:
-    """Of an evacuated server, or of an unshelved one, whose image is its snapshot meanwhile."""
-    image = (instance.system_metadata.get(policy.MARK_BUILT_FROM)
-             if instance.vm_state == vm_states.SHELVED_OFFLOADED else instance.image_ref)
+    """Of a server that is not new; unshelved or in another cell, its image is its snapshot."""
+    if instance.vm_state == vm_states.BUILDING:
+        return False
+    has_snapshot = (instance.vm_state == vm_states.SHELVED_OFFLOADED
+                    or instance.task_state == task_states.RESIZE_FINISH)
+    image = (instance.system_metadata.get(policy.MARK_BUILT_FROM) if has_snapshot
+             else instance.image_ref)
     return policy.is_built_without_vtpm(instance.system_metadata, image)
 
 

@@ -229,6 +229,43 @@ class _EveryDriver:
         self.assertEqual(set(), self.notes_of(server))
         self.assert_nothing_left()
 
+    def test_a_rebuild_whose_end_cannot_be_noted(self):
+        """Nova does not destroy the VM, and so it is to have its mark."""
+        server = self.boot(self.create_image(**GEN2))
+        save, failed = objects.Instance.save, []
+
+        def fail_once(instance, *args, **kwargs):
+            if not failed and set(self.NOTES) <= set(instance.system_metadata):
+                failed.append(instance.uuid)
+                raise oslo_messaging.MessagingTimeout()
+            return save(instance, *args, **kwargs)
+
+        self.useFixture(fixtures.MonkeyPatch("nova.objects.Instance.save", fail_once))
+        self.api.post_server_action(server["id"], {"rebuild": {"imageRef": self.vtpm_image(2)}})
+        self._wait_for_state_change(server, "ERROR")
+        self.assertEqual([server["id"]], failed)
+        (machine,) = self.machines
+        self.assertTrue(machine["security"]["TpmEnabled"])
+        self.assertEqual(set(self.NOTES) - {"hyperv_built_from"}, self.notes_of(server))
+
+    NOTES = ("hyperv_built_from", "hyperv_vtpm", "hyperv_vtpm_fabric")
+
+    def test_a_rebuild_that_ends_before_its_vm_is_made_is_forgotten(self):
+        server = self.boot(self.create_image(**GEN2))
+        driver = self.compute.manager.driver
+        self.api.post_server_action(server["id"], {"rebuild": {
+            "imageRef": self.create_image(2, **GEN2), "preserve_ephemeral": True}})
+        self._wait_for_state_change(server, "ERROR")
+        self.assertEqual({server["id"]: None}, driver._rebuilds)
+        self.api.post_server_action(server["id"], {"os-resetState": {"state": "active"}})
+        self.key_manager.payloads[OTHER_KEY] = b"nonsense"
+        self.api.post_server_action(server["id"], {"rebuild": {
+            "imageRef": self.vtpm_image(3, os_vtpm_keys=OTHER_KEY)}})
+        self._wait_for_server_parameter(
+            server, {"OS-EXT-STS:task_state": None, "status": "ACTIVE"})
+        self.assertIn("is not a key protector", self.notification_of(server))
+        self.assertEqual({}, driver._rebuilds)
+
     def test_a_rebuild_that_fails_leaves_no_note(self):
         server = self.boot(self.create_image(**GEN2))
         self.assertEqual({"hyperv_built_from"}, self.notes_of(server))
@@ -242,10 +279,15 @@ class _EveryDriver:
             "vtpm_compute.vtpm_driver")._was_built_without_vtpm
         instance = objects.Instance(image_ref="snapshot", system_metadata={
             "hyperv_built_from": "image", "image_os_vtpm": "required"})
-        for state, known in (("shelved_offloaded", True), ("active", False)):
-            instance.vm_state = state
-            self.assertIs(known, was_built_without(instance))
+        for state, task, known in (("shelved_offloaded", "spawning", True),
+                                   ("active", "resize_finish", True),
+                                   ("active", "rebuild_spawning", False),
+                                   ("building", "spawning", False)):
+            instance.vm_state, instance.task_state = state, task
+            self.assertIs(known, was_built_without(instance), state)
         instance.image_ref = "image"
+        self.assertFalse(was_built_without(instance))
+        instance.vm_state = "active"
         self.assertTrue(was_built_without(instance))
         instance.system_metadata["hyperv_vtpm"] = "vtpm"
         self.assertFalse(was_built_without(instance))

@@ -125,6 +125,18 @@ def records(monkeypatch, hosts, marks):
             fabric_thumbprint=marks)))
 
 
+def test_a_server_that_was_built_without_a_vtpm(apis, capsys, monkeypatch):
+    """Its image's properties are those of a rebuild that was refused."""
+    monkeypatch.setattr(controller, "load", lambda files: types.SimpleNamespace(
+        compute_nodes=lambda: [], fabrics=lambda nodes: {}, require_fabric_aggregate=lambda: True,
+        server=lambda identifier: types.SimpleNamespace(
+            image_properties=VTPM, has_vtpm=False, has_no_vtpm=True, shelved_host=None,
+            fabric_thumbprint=None)))
+    apis.set(GEN2, {OLD: {}, NEW: {policy.FLAVOR_VTPM: policy.REQUIRED}}, server={})
+    _, shown, found = explained(capsys, "--server", "s", "--flavor", NEW, "--config-file", "x")
+    assert found["request"]["code"] == policy.RefusalCode.VTPM_NOT_ADDED.value, shown.last
+
+
 @pytest.mark.parametrize("code", policy.RefusalCode)
 def test_every_refusal(apis, capsys, code):
     if code is policy.RefusalCode.VTPM_NOT_ADDED:

@@ -138,8 +138,12 @@ def _of_server(cloud: cloud_facts.Cloud, options: argparse.Namespace,
     elif asks and not has_vtpm:
         remarks.append(_ASKS_IN_VAIN)
     if options.flavor is not None:
-        request = policy.decide_existing(new_specs) if has_vtpm else \
-            policy.decide_unmarked(properties, old_specs, new_specs)
+        if has_vtpm:
+            request = policy.decide_existing(new_specs)
+        elif facts is not None and facts.has_no_vtpm:
+            request = policy.decide_without_vtpm(old_specs, new_specs)
+        else:
+            request = policy.decide_unmarked(properties, old_specs, new_specs)
     elif has_vtpm:
         request = now if asks else policy.EXISTING_VTPM
         if isinstance(request, policy.VtpmRequest) and request.keys:
