@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tests.mutations import Mutation
 
+_DRIVER = "tests/functional/test_vtpm_driver.py::VtpmDriverTest::"
 _FILES = "tests/unit/test_definition_files.py::"
 _CASES = "tests/functional/test_server_life.py::"
 _LIFE = _CASES + "ComputeHyperVLifeTest::"
@@ -456,4 +457,18 @@ MUTATIONS = (
         "                self._paths.remove(path)\n",
         "                pass\n",
         (_KILLED + "test_rescue",)),
+    Mutation(
+        "life: note outlives a rebuild",
+        "A server whose rebuild with a vTPM failed is taken for one that is to have none.",
+        "vtpm_driver.py",
+        "            built_image.forget(instance)\n",
+        "            pass\n",
+        (_DRIVER + "test_a_rebuild_that_fails_leaves_no_note",)),
+    Mutation(
+        "life: mark taken from a VM that runs",
+        "A TPM that nobody knows of: shelving destroys it.",
+        "vtpm_driver.py",
+        "        if instance.vm_state == vm_states.BUILDING or not self._has_vm(instance):\n",
+        "        if True:\n",
+        (_DRIVER + "test_a_rebuild_whose_end_cannot_be_noted",)),
 )

@@ -148,20 +148,6 @@ MUTATIONS = (
         "",
         (_DRIVER + "test_a_start_that_fails_leaves_no_mark",)),
     Mutation(
-        "note outlives a rebuild",
-        "A server whose rebuild with a vTPM failed is taken for one that is to have none.",
-        "vtpm_driver.py",
-        "            built_image.forget(instance)\n",
-        "            pass\n",
-        (_DRIVER + "test_a_rebuild_that_fails_leaves_no_note",)),
-    Mutation(
-        "mark taken from a VM that runs",
-        "A TPM that nobody knows of: shelving destroys it.",
-        "vtpm_driver.py",
-        "        if instance.vm_state == vm_states.BUILDING or not self._has_vm(instance):\n",
-        "        if True:\n",
-        (_DRIVER + "test_a_rebuild_whose_end_cannot_be_noted",)),
-    Mutation(
         "mark not written",
         "Nobody knows that the server has a TPM: an evacuation gives it an empty one.",
         "vtpm_driver.py",
