@@ -155,12 +155,13 @@ class KilledComputes(fixtures.Fixture):
         finally:
             self._host = None
 
-    @staticmethod
-    def bury(service):
+    def bury(self, service):
         """What ends with the process of a nova-compute that was killed.
 
         :param service: the nova.service.Service
         """
+        # One that only waits for another, which is halted, reaches out of the process no more.
+        self.halted.extend(service.rpcserver._work_executor._pool.coroutines_running)
         service.rpcserver.stop()
         # Its timers; nothing is waited for.
         oslo_service.Service.stop(service)
