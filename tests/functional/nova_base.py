@@ -16,8 +16,10 @@ import nova.tests.functional  # isort: skip
 import nova.test  # isort: skip # noqa: F401
 
 import fixtures
+from keystoneauth1 import exceptions as keystone_exceptions
 from nova import conf, objects
 from nova import context as nova_context
+from nova.scheduler.client import report
 from nova.tests.functional import integrated_helpers
 from nova.tests.functional.api import client as api_client
 from nova.virt import fake
@@ -110,6 +112,20 @@ class NovaTestCase(integrated_helpers.ProviderUsageBaseTestCase):
         ReportingFakeDriver.REPORTS[name] = None if thumbprint is None else policy.HostReport(
             guarded, version, status or (100 if guarded else 301), fabric_thumbprint=thumbprint)
         return self._start_compute(name)
+
+    def placement_away(self, message):
+        """Placement cannot be asked for guarded hosts; returns a list for the addresses."""
+        ask, asked = report.SchedulerReportClient.get, []
+
+        def away(client, url, *args, **kwargs):
+            if policy.TRAIT_GUARDED_HOST not in url:
+                return ask(client, url, *args, **kwargs)
+            asked.append(url)
+            raise keystone_exceptions.ConnectFailure(message)
+
+        self.useFixture(fixtures.MonkeyPatch(
+            "nova.scheduler.client.report.SchedulerReportClient.get", away))
+        return asked
 
     def create_fabric(self, label, *hosts):
         """An aggregate that carries ``hgs_fabric``; returns its id."""

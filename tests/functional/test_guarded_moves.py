@@ -14,12 +14,10 @@ from unittest import mock
 
 import fixtures
 import oslo_db.exception
-from keystoneauth1 import exceptions as keystone_exceptions
 from nova import exception
-from nova.scheduler.client import report
 from nova.tests import fixtures as nova_fixtures
 
-from vtpm_scheduling import instance_facts, policy
+from vtpm_scheduling import instance_facts
 
 GEN2 = {"hw_machine_type": "hyperv-gen2"}
 ONE, TWO = "ab" * 32, "cd" * 32
@@ -479,15 +477,7 @@ class RecordsAwayTest(GuardedMovesCase):
 
     def test_placement(self):
         server = self.check_moves()
-        ask = report.SchedulerReportClient.get
-
-        def away(client, url, *args, **kwargs):
-            if policy.TRAIT_GUARDED_HOST in url:
-                raise keystone_exceptions.ConnectFailure("secret of the database")
-            return ask(client, url, *args, **kwargs)
-
-        self.useFixture(fixtures.MonkeyPatch(
-            "nova.scheduler.client.report.SchedulerReportClient.get", away))
+        self.placement_away("secret of the database")
         self.assert_all_refused(server)
 
     def test_rebuild_with_another_image(self):

@@ -10,7 +10,6 @@ import sys
 import fixtures
 import placement
 import sqlalchemy
-from keystoneauth1 import exceptions as keystone_exceptions
 from nova.scheduler import request_filter
 from nova.scheduler.client import report
 
@@ -142,16 +141,7 @@ class RequiredTraitTest(PlacementFilterCase):
     def test_placement_away(self):
         self.start_host("good")
         self.create_fabric("one", "good")
-        ask, asked = report.SchedulerReportClient.get, []
-
-        def away(client, url, *args, **kwargs):
-            if TRAIT not in url:
-                return ask(client, url, *args, **kwargs)
-            asked.append(url)
-            raise keystone_exceptions.ConnectFailure("secret address")
-
-        self.useFixture(fixtures.MonkeyPatch(
-            "nova.scheduler.client.report.SchedulerReportClient.get", away))
+        asked = self.placement_away("secret address")
         server, log = self.boot_and_log("ERROR")
         self.assertEqual(1, len(asked))
         self.assertIn("could not be read", server["fault"]["message"])

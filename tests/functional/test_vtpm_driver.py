@@ -213,17 +213,22 @@ class _EveryDriver:
         self.key_manager.payloads[OTHER_KEY] = b"nonsense"
         assert_refused(self.vtpm_image(3, os_vtpm_keys=OTHER_KEY), "is not a key protector")
 
-    def test_what_it_is_built_from_cannot_be_noted(self):
-        """Then nothing says that it was built, and so without a vTPM."""
+    def save_fails_once(self, *noted):
+        """The first time that a server is saved with all these notes; returns a list for its id."""
         save, failed = objects.Instance.save, []
 
         def fail_once(instance, *args, **kwargs):
-            if not failed and "hyperv_built_from" in instance.system_metadata:
+            if not failed and set(noted) <= set(instance.system_metadata):
                 failed.append(instance.uuid)
                 raise oslo_messaging.MessagingTimeout()
             return save(instance, *args, **kwargs)
 
         self.useFixture(fixtures.MonkeyPatch("nova.objects.Instance.save", fail_once))
+        return failed
+
+    def test_what_it_is_built_from_cannot_be_noted(self):
+        """Then nothing says that it was built, and so without a vTPM."""
+        failed = self.save_fails_once("hyperv_built_from")
         server = self.boot(self.vtpm_image(), expected="ERROR")
         self.assertEqual([server["id"]], failed)
         self.assertEqual(set(), self.notes_of(server))
@@ -232,15 +237,7 @@ class _EveryDriver:
     def test_a_rebuild_whose_end_cannot_be_noted(self):
         """Nova does not destroy the VM, and so it is to have its mark."""
         server = self.boot(self.create_image(**GEN2))
-        save, failed = objects.Instance.save, []
-
-        def fail_once(instance, *args, **kwargs):
-            if not failed and set(self.NOTES) <= set(instance.system_metadata):
-                failed.append(instance.uuid)
-                raise oslo_messaging.MessagingTimeout()
-            return save(instance, *args, **kwargs)
-
-        self.useFixture(fixtures.MonkeyPatch("nova.objects.Instance.save", fail_once))
+        failed = self.save_fails_once(*self.NOTES)
         self.api.post_server_action(server["id"], {"rebuild": {"imageRef": self.vtpm_image(2)}})
         self._wait_for_state_change(server, "ERROR")
         self.assertEqual([server["id"]], failed)
