@@ -12,6 +12,7 @@ from typing import Any
 
 import nova.conf
 from nova import exception as nova_exception
+from nova import servicegroup
 from nova.scheduler import filters
 from oslo_log import log as logging
 
@@ -51,6 +52,10 @@ class GuardedHostFilter(filters.BaseHostFilter):
     # would leave the allocations of the earlier ones in placement.
     run_filter_once_per_request = True
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._services = servicegroup.API()
+
     def filter_all(self, filter_obj_list: Iterable[Any], spec_obj: Any) -> list[Any]:
         """Return the host states that fit.
 
@@ -64,7 +69,7 @@ class GuardedHostFilter(filters.BaseHostFilter):
             hosts = list(filter_obj_list)
             if not asked.request.vtpm:
                 return hosts
-            return _fitting(hosts, spec_obj.instance_uuid, asked)
+            return self._fitting(hosts, spec_obj.instance_uuid, asked)
 
     def host_passes(self, host_state: Any, filter_properties: Any) -> bool:
         """One host only; Nova itself calls :meth:`filter_all`."""
@@ -73,24 +78,32 @@ class GuardedHostFilter(filters.BaseHostFilter):
         except nova_exception.NoValidHost:
             return False
 
+    def _fitting(self, hosts: list[Any], instance_uuid: str,
+                 asked: decision.Decision) -> list[Any]:
+        kinds, facts = host_kinds.sort(hosts)
+        mixed = policy.mixed_fabrics(facts)
+        if mixed:
+            # What a host reported before it failed says nothing of the fabric as it is now.
+            in_use = {kind for host, kind in zip(hosts, kinds) if self._is_in_use(host)}
+            mixed = policy.mixed_fabrics(facts[kind] for kind in in_use)
+        reasons = [policy.misfit(
+            of_kind, asked.home, CONF.vtpm_scheduling.require_fabric_aggregate, mixed)
+            for of_kind in facts]
+        fitting = hosts
+        if any(reasons):
+            fits = [reason is None for reason in reasons]
+            fitting = list(itertools.compress(hosts, map(fits.__getitem__, kinds)))
+        _log(instance_uuid, hosts, kinds, reasons)
+        _PROBLEMS.update_fabrics(
+            policy.mixed_sentence(label, thumbprints) for label, thumbprints in mixed.items())
+        if hosts and not fitting:
+            raise nova_exception.NoValidHost(reason=policy.no_host_sentence(
+                asked.request, [reason for reason in reasons if reason is not None]))
+        return fitting
 
-def _fitting(hosts: list[Any], instance_uuid: str, asked: decision.Decision) -> list[Any]:
-    kinds, facts = host_kinds.sort(hosts)
-    mixed = policy.mixed_fabrics(facts)
-    reasons = [policy.misfit(
-        of_kind, asked.home, CONF.vtpm_scheduling.require_fabric_aggregate, mixed)
-        for of_kind in facts]
-    fitting = hosts
-    if any(reasons):
-        fits = [reason is None for reason in reasons]
-        fitting = list(itertools.compress(hosts, map(fits.__getitem__, kinds)))
-    _log(instance_uuid, hosts, kinds, reasons)
-    _PROBLEMS.update_fabrics(
-        policy.mixed_sentence(label, thumbprints) for label, thumbprints in mixed.items())
-    if hosts and not fitting:
-        raise nova_exception.NoValidHost(reason=policy.no_host_sentence(
-            asked.request, [reason for reason in reasons if reason is not None]))
-    return fitting
+    def _is_in_use(self, host: Any) -> bool:
+        """As Nova's ComputeFilter, which comes later, sees it."""
+        return not host.service["disabled"] and self._services.service_is_up(host.service)
 
 
 def _log(instance_uuid: str, hosts: list[Any], kinds: list[int],

@@ -41,7 +41,8 @@ class InstanceFacts:
 
     :ivar image_properties: the properties of its image, by name. Values are cut at 255 characters.
     :ivar has_vtpm: whether it carries the mark of an instance with a vTPM.
-    :ivar has_no_vtpm: whether it is known to have been built without one.
+    :ivar has_no_vtpm: whether it is known to have none: it was built without, or runs on a host
+        that is not Hyper-V.
     :ivar fabric_thumbprint: the fabric in that mark; None where it carries none.
     :ivar shelved_host: where it ran when it was shelved; None where it was not.
     :ivar is_booted: whether it is being booted: it has no record in a cell yet, and what follows
@@ -75,12 +76,20 @@ class InstanceFacts:
 
     @classmethod
     def from_system_metadata(cls, system_metadata: Mapping[str, str],
-                             image_ref: str | None = None, **more: Any) -> InstanceFacts:
-        """Read an instance's system metadata; the other fields as they are."""
+                             image_ref: str | None = None,
+                             hypervisor_type: str | None = None, **more: Any) -> InstanceFacts:
+        """Read an instance's system metadata; the other fields as they are.
+
+        :param image_ref: the instance's image.
+        :param hypervisor_type: of the host where it runs; None where that is not known.
+        """
+        has_vtpm = policy.MARK_VTPM in system_metadata
         return cls(
             image_properties=policy.image_properties_of(system_metadata),
-            has_vtpm=policy.MARK_VTPM in system_metadata,
-            has_no_vtpm=policy.is_built_without_vtpm(system_metadata, image_ref),
+            has_vtpm=has_vtpm,
+            has_no_vtpm=(policy.is_built_without_vtpm(system_metadata, image_ref)
+                         or not has_vtpm and hypervisor_type is not None
+                         and not policy.is_hyperv(hypervisor_type)),
             fabric_thumbprint=system_metadata.get(policy.MARK_FABRIC) or None,
             shelved_host=system_metadata.get(_SHELVED_HOST) or None,
             **more)
@@ -108,22 +117,24 @@ def load(context: nova_context.RequestContext, instance_uuid: str) -> InstanceFa
         row = _read_record(cell_context, instance_uuid)
         if row is None:
             raise InstanceRecordMissing(instance_uuid)
-        record, stats = row
+        record, stats, hypervisor_type = row
         report = policy.HostReport.from_stats(json.loads(stats or "{}"))
         return InstanceFacts.from_system_metadata(
             {item.key: item.value for item in record.system_metadata if not item.deleted},
-            image_ref=record.image_ref, is_booted=False, host=record.host,
+            image_ref=record.image_ref, hypervisor_type=hypervisor_type, is_booted=False,
+            host=record.host,
             host_thumbprint=report.fabric_thumbprint if report else None,
             serialized_flavor=record.extra.flavor if record.extra else None)
 
 
 @main_db.pick_context_manager_reader
 def _read_record(context: nova_context.RequestContext, instance_uuid: str) -> Any:
-    """An instance's record in its cell, with its system metadata, its flavor and its host's stats.
+    """An instance's record in its cell, with its system metadata, its flavor and what its host is.
 
     One query, where Nova's objects make three.
 
-    :returns: Nova's model and the text of the stats or None; None where there is no instance.
+    :returns: Nova's model, and the text of its host's stats and its host's hypervisor type, both
+        None where there is no such host; None where there is no instance.
     """
     node = models.ComputeNode
     query = main_db.model_query(context, models.Instance).filter_by(uuid=instance_uuid).options(
@@ -131,7 +142,8 @@ def _read_record(context: nova_context.RequestContext, instance_uuid: str) -> An
         orm.joinedload(models.Instance.extra).undefer(models.InstanceExtra.flavor))
     return query.outerjoin(node, sqlalchemy.and_(
         node.host == models.Instance.host, node.hypervisor_hostname == models.Instance.node,
-        node.deleted == 0)).add_columns(node.stats).one_or_none()
+        node.deleted == 0)).add_columns(
+            node.stats, node.hypervisor_type).one_or_none()
 
 
 def fabric_labels(context: nova_context.RequestContext, host: str) -> frozenset[str]:

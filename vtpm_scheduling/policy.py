@@ -655,7 +655,7 @@ def misfit(host: HostFacts, home: Home | None = None, require_fabric_aggregate: 
     :param mixed: the fabrics that mix guardians, from :func:`mixed_fabrics`.
     :returns: the first reason, in the order of :class:`MisfitCode`; None when the host fits.
     """
-    if (host.hypervisor_type or "").lower() != HYPERV:
+    if not is_hyperv(host.hypervisor_type):
         return Misfit(MisfitCode.OTHER_HYPERVISOR,
                       "hypervisor type is %s, not %s" % (host.hypervisor_type, HYPERV))
     version = host.hypervisor_version or 0
@@ -689,6 +689,11 @@ def _misfit_of_fabric(host: HostFacts, report: HostReport, home: Home | None,
     if labels in mixed:
         return Misfit(MisfitCode.MIXED_FABRIC, mixed_sentence(labels, mixed[labels]))
     return _misfit_of_home(host, report, home)
+
+
+def is_hyperv(hypervisor_type: str | None) -> bool:
+    """Whether a hypervisor type, as nova-compute reports it, is Hyper-V's."""
+    return (hypervisor_type or "").lower() == HYPERV
 
 
 def mixed_fabrics(hosts: Iterable[HostFacts]) -> dict[str, tuple[str, ...]]:

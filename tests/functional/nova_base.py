@@ -41,10 +41,11 @@ class ReportingFakeDriver(fake.MediumFakeDriver):
 
     REPORTS: dict[str, policy.HostReport | None] = {}
     VERSIONS: dict[str, int] = {}
+    HYPERVISORS: dict[str, str] = {}
 
     def get_available_resource(self, nodename):
         resources = super().get_available_resource(nodename)
-        resources["hypervisor_type"] = "hyperv"
+        resources["hypervisor_type"] = self.HYPERVISORS.get(nodename, "hyperv")
         resources["hypervisor_version"] = self.VERSIONS.get(nodename, 10000)
         report = self.REPORTS.get(nodename)
         if report is not None:
@@ -96,6 +97,7 @@ class NovaTestCase(integrated_helpers.ProviderUsageBaseTestCase):
             self.addCleanup(CONF.clear_override, name, group=group)
         ReportingFakeDriver.REPORTS = {}
         ReportingFakeDriver.VERSIONS = {}
+        ReportingFakeDriver.HYPERVISORS = {}
         super().setUp()
 
     def _clear_attrs(self):
@@ -106,9 +108,10 @@ class NovaTestCase(integrated_helpers.ProviderUsageBaseTestCase):
             self.__dict__[self._testMethodName] = method
 
     def start_host(self, name, guarded=True, thumbprint="ab" * 32, version=10000,
-                   status=None):
+                   status=None, hypervisor="hyperv"):
         """Start nova-compute on a host that reports this; thumbprint None: no vTPM driver."""
         ReportingFakeDriver.VERSIONS[name] = version
+        ReportingFakeDriver.HYPERVISORS[name] = hypervisor
         ReportingFakeDriver.REPORTS[name] = None if thumbprint is None else policy.HostReport(
             guarded, version, status or (100 if guarded else 301), fabric_thumbprint=thumbprint)
         return self._start_compute(name)

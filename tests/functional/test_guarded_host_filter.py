@@ -188,6 +188,23 @@ class GuardedHostFilterTest(nova_base.NovaTestCase):
         self.assertEqual(1, self.log().count(
             "hosts in aggregates with hgs_fabric=mixed have different guardians"))
 
+    def test_a_host_that_failed_mixes_nothing(self):
+        """Its last report is of the guardian that the others do not have any more."""
+        for name in ("a1", "a2"):
+            self.start_host(name)
+        self.start_host("a3", thumbprint=OTHER_FABRIC)
+        self.create_fabric("one", "a1", "a2", "a3")
+        image = self.create_image(os_vtpm="required", **GEN2)
+        self.assertIn("mixes guardians", self.boot(image, expected="ERROR")["fault"]["message"])
+        for change, back in (({"forced_down": True}, {"forced_down": False}),
+                             ({"status": "disabled"}, {"status": "enabled"})):
+            (service,) = self.api.get_services(host="a3", binary="nova-compute")
+            self.api.put_service(service["id"], change)
+            self.assertIn(self.host_of(self.boot(image)), {"a1", "a2"})
+            self.api.put_service(service["id"], back)
+            self.assertIn("mixes guardians",
+                          self.boot(image, expected="ERROR")["fault"]["message"])
+
     def test_a_host_in_two_fabrics_or_none_is_logged_once(self):
         for name in ("a-none", "b-two", "c-good"):
             self.start_host(name)

@@ -330,6 +330,26 @@ class RebuildTest(GuardedMovesCase):
         self.assertFalse(done)
         self.assertIn("a resize does not add one", self.stdlog.logger.output)
 
+    def test_a_server_without_hyper_v(self):
+        """That it has no vTPM is told by its host: nobody notes of it what it was built from."""
+        for host in ("k1", "k2"):
+            self.start_host(host, thumbprint=None, hypervisor="QEMU")
+        server = self.boot(self.create_image(), zone="nova:k1")
+        self.assert_refused(
+            server, "rebuild",
+            {"rebuild": {"imageRef": self.create_image(2, os_vtpm="required")}},
+            GENERATION_1, status="ERROR", host="k1", used=["k1"])
+        self.assertEqual("required", self.system_metadata(server)["image_os_vtpm"])
+        self.api.post_server_action(server["id"], {"os-resetState": {"state": "active"}})
+        flavor = self._create_flavor(extra_spec={"os:vtpm": "required"})
+        done, _ = self.act(server, "resize", {"resize": {"flavorRef": flavor}})
+        self.assertFalse(done)
+        self.assertIn("a resize does not add one", self.stdlog.logger.output)
+        done, details = self.act(server, "live-migration", {
+            "os-migrateLive": {"host": "k2", "block_migration": "auto"}})
+        self.assertTrue(done, details)
+        self.assertEqual("k2", self.host_of(self.api.get_server(server["id"])))
+
     def reports_unguarded(self, host):
         reports = nova_base.ReportingFakeDriver.REPORTS
         reports[host] = dataclasses.replace(

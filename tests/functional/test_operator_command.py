@@ -113,6 +113,10 @@ class UpgradeCheckTest(RecordsTestCase):
                            EAST[:16], WEST[:16])
         code, out = self.run_command("upgrade", "check")
         self.assertEqual(2, code, out)
+        (service,) = self.api.get_services(host="hv4", binary="nova-compute")
+        for change in ({"forced_down": True}, {"forced_down": False, "status": "disabled"}):
+            self.api.put_service(service["id"], change)
+            self.assert_result(self.checks.check_fabrics(), Code.SUCCESS)
 
     def test_options(self):
         self.assert_result(self.checks.check_options(), Code.SUCCESS)
@@ -131,6 +135,12 @@ class UpgradeCheckTest(RecordsTestCase):
         code, out = self.run_command("upgrade", "check")
         self.assertEqual(255, code)
         self.assertIn("Error: Nova's database cannot be read (DBConnectionError).", out)
+
+    def test_a_configuration_that_cannot_be_used(self):
+        self.flags(connection=None, group="api_database")
+        code, out = self.run_command("upgrade", "check")
+        self.assertEqual(255, code)
+        self.assertIn("Error: nova.conf has no [api_database] connection", out)
 
     def fail_as_a_database(self, *_):
         from oslo_db import exception
@@ -164,6 +174,17 @@ class InventoryTest(RecordsTestCase):
         self.assertIn("1 server with a vTPM.", out)
         self._delete_server(first)
         self.assertEqual({}, self.rows())
+
+    def test_one_that_is_deleted_later(self):
+        """Its owner can take it back until then."""
+        self.flags(reclaim_instance_interval=3600)
+        self.start_hosts()
+        server = self.boot(self.create_image(os_vtpm="required", **GEN2))
+        self.marked(server)
+        self.api.delete_server(server["id"])
+        self._wait_for_state_change(server, "SOFT_DELETED")
+        self.assertEqual({server["id"]: "soft-delete"}, {
+            name: row["status"] for name, row in self.rows().items()})
 
     def test_one_that_is_not_where_it_belongs(self):
         self.start_hosts()

@@ -4,6 +4,7 @@ The command as it is, over HTTP to a cloud's APIs as small as can be; of Nova's 
 alone is replaced.
 """
 
+import dataclasses
 import http.server
 import json
 import threading
@@ -15,7 +16,7 @@ import pytest
 from tests.unit.test_explanation import GEN2, MISFITS, REFUSED, VTPM, reported
 from vtpm_compute import lifecycle
 from vtpm_compute.cmd import controller, explanation, operator
-from vtpm_scheduling import policy
+from vtpm_scheduling import instance_facts, policy
 
 OLD, NEW = "old", "new"
 
@@ -37,7 +38,8 @@ class Apis(http.server.ThreadingHTTPServer):
             **{"/flavors/" + name: {"flavor": {"id": name, "name": name, "extra_specs": specs}}
                for name, specs in flavors.items()},
             "/os-hypervisors/detail": {"hypervisors": [{
-                "id": one.name, "hypervisor_hostname": one.node, "state": "up",
+                "id": one.name, "hypervisor_hostname": one.node,
+                "state": "down" if one.problem else "up",
                 "status": "enabled", "service": {"host": one.name},
                 "hypervisor_type": one.hypervisor_type,
                 "hypervisor_version": one.hypervisor_version} for one in hosts]},
@@ -114,25 +116,48 @@ def _bare(text):
     return "".join(text.split())
 
 
-def records(monkeypatch, hosts, marks):
-    """Let --config-file find these values of explanation.Host, and these marks of the server."""
+def test_a_server_of_another_driver(apis, capsys, monkeypatch):
+    """Nothing says whether it has a vTPM; the scheduler goes by what it asks for."""
+    hosts = [reported("hv%d" % number, fabric_labels=frozenset({"one"}), has_trait=True)
+             for number in range(3)]
+    other = dataclasses.replace(hosts[2].report, fabric_thumbprint="cd" * 32)
+    hosts[2] = dataclasses.replace(hosts[2], report=other, problem="its nova-compute is down")
+    records(monkeypatch, hosts, None, instance_facts.InstanceFacts(
+        VTPM, is_booted=False, host="hv0",
+        host_thumbprint=hosts[0].report.fabric_thumbprint))
+    apis.set(VTPM, {OLD: {}, NEW: {policy.FLAVOR_VTPM: policy.DISABLED}}, hosts, server={})
+    _, shown, found = explained(capsys, "--server", "s", "--config-file", "x")
+    assert found["has_vtpm"] is True and "concluded" in found["request"]["source"]
+    assert "This driver did not build the server" in shown
+    assert "a rebuild would give it one" not in shown
+    # What failed mixes no guardians.
+    assert [one["verdict"] for one in found["hosts"]] == ["fits", "fits", "does not fit"]
+    assert "does not fit" in shown and "guardian" in found["hosts"][2]["reason"]
+    _, _, found = explained(capsys, "--server", "s", "--flavor", NEW, "--config-file", "x")
+    assert found["request"]["code"] == policy.RefusalCode.CONTRADICTION.value
+
+
+def records(monkeypatch, hosts, marks, facts=None):
+    """Let --config-file find these values of explanation.Host, and of the server.
+
+    :param marks: the fabric in the mark of a server that has a vTPM
+    :param facts: instead of that server's
+    """
     monkeypatch.setattr(controller, "load", lambda files: types.SimpleNamespace(
         compute_nodes=lambda: [types.SimpleNamespace(
             host=one.name, node=one.node, report=one.report) for one in hosts],
         fabrics=lambda nodes: {}, require_fabric_aggregate=lambda: True,
-        server=lambda identifier: types.SimpleNamespace(
-            image_properties=VTPM, has_vtpm=True, shelved_host=None,
-            fabric_thumbprint=marks)))
+        server=lambda identifier: facts or instance_facts.InstanceFacts(
+            VTPM, has_vtpm=True, fabric_thumbprint=marks, is_booted=False)))
 
 
 def test_a_server_that_was_built_without_a_vtpm(apis, capsys, monkeypatch):
     """Its image's properties are those of a rebuild that was refused."""
-    monkeypatch.setattr(controller, "load", lambda files: types.SimpleNamespace(
-        compute_nodes=lambda: [], fabrics=lambda nodes: {}, require_fabric_aggregate=lambda: True,
-        server=lambda identifier: types.SimpleNamespace(
-            image_properties=VTPM, has_vtpm=False, has_no_vtpm=True, shelved_host=None,
-            fabric_thumbprint=None)))
+    records(monkeypatch, [], None, instance_facts.InstanceFacts(
+        VTPM, has_no_vtpm=True, is_booted=False))
     apis.set(GEN2, {OLD: {}, NEW: {policy.FLAVOR_VTPM: policy.REQUIRED}}, server={})
+    _, shown, found = explained(capsys, "--server", "s", "--config-file", "x")
+    assert "a rebuild would give it one" in shown and found["has_vtpm"] is False
     _, shown, found = explained(capsys, "--server", "s", "--flavor", NEW, "--config-file", "x")
     assert found["request"]["code"] == policy.RefusalCode.VTPM_NOT_ADDED.value, shown.last
 

@@ -22,6 +22,8 @@ _NO_EXTRA_SPECS = "The extra specs of the server's flavor are not yours to see: 
 _FOR_A_REBUILD = "The keys are needed for a rebuild only: the server has its key protector."
 _ASKS_IN_VAIN = ("Image and flavor ask for a vTPM, and the server was built without one: a "
                  "rebuild would give it one.")
+_UNMARKED = ("This driver did not build the server: whether it has a vTPM is concluded from what "
+             "its image and flavor ask for, as the scheduler does.")
 _OPTION = ("[vtpm_scheduling] require_fabric_aggregate is taken for true, its default. "
            "--config-file on a controller reads it.")
 
@@ -47,13 +49,15 @@ class _Asked:
 
     :ivar host: where the server is, or was when it was shelved.
     :ivar status: of the server; empty: it is none that has a vTPM.
-    :ivar thumbprint: of that fabric's guardian, from the server's mark.
+    :ivar thumbprint: of its fabric's guardian, from the server's mark.
+    :ivar host_thumbprint: of that host's guardian, as the host reported it.
     """
 
     found: explanation.Explanation
     host: str | None = None
     status: str = ""
     thumbprint: str | None = None
+    host_thumbprint: str | None = None
 
 
 def run(options: argparse.Namespace) -> Outcome:
@@ -132,13 +136,16 @@ def _of_server(cloud: cloud_facts.Cloud, options: argparse.Namespace,
             subject, policy.decide(properties, new_specs), source, remarks=remarks))
     now = policy.decide(properties, old_specs)
     asks = isinstance(now, policy.VtpmRequest) and now.vtpm
-    has_vtpm = asks if facts is None else facts.has_vtpm
+    is_known = facts is not None and (facts.has_vtpm or facts.has_no_vtpm)
+    has_vtpm = facts.has_vtpm if facts is not None and is_known else asks
     if facts is None:
         source, remarks = Source.CONCLUDED, [*remarks, _CONCLUDED]
+    elif not is_known and asks:
+        source, remarks = Source.CONCLUDED, [*remarks, _UNMARKED]
     elif asks and not has_vtpm:
         remarks.append(_ASKS_IN_VAIN)
     if options.flavor is not None:
-        if has_vtpm:
+        if has_vtpm and (facts is None or is_known):
             request = policy.decide_existing(new_specs)
         elif facts is not None and facts.has_no_vtpm:
             request = policy.decide_without_vtpm(old_specs, new_specs)
@@ -156,7 +163,8 @@ def _of_server(cloud: cloud_facts.Cloud, options: argparse.Namespace,
             own_host=server.host if options.flavor is None else None),
         host=server.host or (facts.shelved_host if facts is not None else None),
         status=server.status if has_vtpm else "",
-        thumbprint=facts.fabric_thumbprint if facts is not None else None)
+        thumbprint=facts.fabric_thumbprint if facts is not None else None,
+        host_thumbprint=facts.host_thumbprint if facts is not None else None)
 
 
 def _with_keys(found: explanation.Explanation, logged_in: login.Login,
@@ -196,7 +204,7 @@ def _with_hosts(asked: _Asked, cloud: cloud_facts.Cloud,
     if asked.status:
         labels = frozenset(
             label for one in hosts if one.name == asked.host for label in one.fabric_labels)
-        home = explanation.home_of(asked.thumbprint, labels, required)
+        home = explanation.home_of(asked.thumbprint, labels, required, asked.host_thumbprint)
     answers = explanation.judge_hosts(hosts, home, required)
     return dataclasses.replace(asked.found, hosts=answers, remarks=remarks,
                                operations=_operations(asked, answers))

@@ -134,7 +134,7 @@ def judge_hosts(hosts: Iterable[Host], home: policy.Home | None = None,
     :param require_fabric_aggregate: the scheduler's option.
     """
     hosts = list(hosts)
-    mixed = policy.mixed_fabrics(host.facts for host in hosts)
+    mixed = policy.mixed_fabrics(host.facts for host in hosts if not host.problem)
     answers = []
     for host in hosts:
         reason = policy.misfit(host.facts, home, require_fabric_aggregate, mixed)
@@ -169,17 +169,21 @@ def _judged(host: Host, home: policy.Home | None, reason: policy.Misfit | None) 
 
 
 def home_of(thumbprint: str | None, labels: frozenset[str],
-            require_fabric_aggregate: bool) -> policy.Home | None:
+            require_fabric_aggregate: bool,
+            host_thumbprint: str | None = None) -> policy.Home | None:
     """The fabric of a server that has a vTPM, as the scheduler finds it.
 
     :param thumbprint: in its mark; None where there is none, or it is not known.
     :param labels: of the host where it is.
+    :param host_thumbprint: of that host's guardian; None where it is not known.
     """
     if thumbprint:
         return policy.Home(fabric_thumbprint=thumbprint)
     if not labels and not require_fabric_aggregate:
-        return None
-    return policy.Home(fabric_label=next(iter(labels)) if len(labels) == 1 else None)
+        return policy.Home(host_thumbprint) if host_thumbprint else None
+    if len(labels) != 1:
+        return policy.Home()
+    return policy.Home(host_thumbprint, next(iter(labels)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ import sqlalchemy.exc
 from nova import config as nova_config
 from nova import context as nova_context
 from nova import exception as nova_exception
-from nova import objects
+from nova import objects, servicegroup
 from oslo_config import cfg
 from oslo_db import exception as db_exception
 
@@ -35,11 +35,13 @@ class ComputeNode:
     """A hypervisor, as its nova-compute reports it.
 
     :ivar report: see :class:`vtpm_scheduling.policy.HostFacts`.
+    :ivar is_in_use: whether its nova-compute is up and enabled.
     """
 
     host: str
     node: str
     facts: policy.HostFacts
+    is_in_use: bool = True
 
     @property
     def report(self) -> policy.HostReport | None:
@@ -95,12 +97,16 @@ def compute_nodes() -> list[ComputeNode]:
     """
     with _Translated():
         labels = fabric_labels()
+        services = servicegroup.API()
         found = []
         for context in _cells():
+            in_use = {service.host for service in objects.ServiceList.get_by_binary(
+                          context, "nova-compute", include_disabled=False)
+                      if services.service_is_up(dict(service))}
             found += [ComputeNode(node.host, node.hypervisor_hostname, policy.HostFacts(
                 node.hypervisor_type, node.hypervisor_version,
                 policy.HostReport.from_stats(node.stats or {}),
-                labels.get(node.host, frozenset())))
+                labels.get(node.host, frozenset())), node.host in in_use)
                 for node in objects.ComputeNodeList.get_all(context)]
         return sorted(found, key=lambda one: (one.host, one.node))
 
@@ -172,12 +178,16 @@ def fabrics(nodes: Sequence[ComputeNode]) -> dict[str, str]:
 
 
 def _instances(context: Any) -> Iterator[Any]:
-    """All servers of a cell, a page at a time: which values the mark has is the driver's affair."""
+    """All servers of a cell, a page at a time: which values the mark has is the driver's affair.
+
+    Also those that Nova deletes later ([DEFAULT] reclaim_instance_interval): their owners can take
+    them back.
+    """
     marker = None
     while True:
         page = objects.InstanceList.get_by_filters(
-            context, {"deleted": False}, expected_attrs=["system_metadata"], limit=_PAGE,
-            marker=marker)
+            context, {"deleted": False, "soft_deleted": True},
+            expected_attrs=["system_metadata"], limit=_PAGE, marker=marker)
         yield from page
         if len(page) < _PAGE:
             return

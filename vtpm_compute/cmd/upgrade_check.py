@@ -20,6 +20,14 @@ def run(options: argparse.Namespace) -> int:
     :returns: the exit code: 0 success, 1 warning, 2 failure, 255 when it cannot be checked.
     """
     try:
+        return _check(options)
+    except errors.RecordsError as exc:
+        print("Error: %s." % str(exc).rstrip("."))
+        return _ERROR
+
+
+def _check(options: argparse.Namespace) -> int:
+    try:
         records = controller.load(options.config_file or [])
         # Not above: only controllers have them.
         from oslo_upgradecheck import upgradecheck
@@ -30,8 +38,4 @@ def run(options: argparse.Namespace) -> int:
     # Where it looks for its own command line, of which ours is none.
     upgradecheck.CONF = types.SimpleNamespace(
         command=types.SimpleNamespace(json=options.json))
-    try:
-        return int(upgrade_checks.UpgradeChecks(records).check())
-    except errors.RecordsError as exc:
-        print("Error: %s." % str(exc).rstrip("."))
-        return _ERROR
+    return int(upgrade_checks.UpgradeChecks(records).check())

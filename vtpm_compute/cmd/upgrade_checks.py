@@ -104,8 +104,9 @@ class UpgradeChecks(upgradecheck.UpgradeCommands):
         return Result(code, " ".join(said) or None)
 
     def check_fabrics(self) -> Result:
-        """Whether each fabric's hosts have one guardian."""
-        mixed = policy.mixed_fabrics(one.facts for one in self._records.compute_nodes())
+        """Whether each fabric's hosts have one guardian, as far as they are in use."""
+        mixed = policy.mixed_fabrics(
+            one.facts for one in self._records.compute_nodes() if one.is_in_use)
         if not mixed:
             return Result(Code.SUCCESS)
         return Result(Code.FAILURE, "%s. Correct the aggregates, or the hosts' guardians." % (
