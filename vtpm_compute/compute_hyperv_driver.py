@@ -6,12 +6,15 @@ import contextlib
 from typing import Any, ClassVar
 
 from compute_hyperv.nova import driver as hyperv_driver
+from compute_hyperv.nova import imagecache as hyperv_imagecache
 from compute_hyperv.nova import migrationops as hyperv_migrationops
 from compute_hyperv.nova import vmops as hyperv_vmops
 from nova import objects
+from nova.compute import task_states
 from os_brick import exception as os_brick_exception
 
 from vtpm_compute import (
+    built_image,
     errors,
     lifecycle,
     marks,
@@ -23,6 +26,8 @@ from vtpm_compute import (
 
 # Nova says so of a move as soon as the VM is gone from the destination; of one whose end failed.
 _COMING_BACK = ("reverted", "error")
+# Of one that left the source no more, where Nova has the server there still.
+_NOT_LEFT = ("migrating", "post-migrating")
 # Those that leave its files in a folder here, of the types of Nova's migrations.
 _MOVES = ("resize", "migration")
 
@@ -43,6 +48,14 @@ class VMOps(vtpm_vmops.VtpmVMOps, hyperv_vmops.VMOps):
             self.attach_prepared(instance, secure_boot_enabled)
 
 
+class ImageCache(hyperv_imagecache.ImageCache):
+    """compute-hyperv's; knows a server's image by what Nova keeps of it, also without Glance."""
+
+    def get_image_details(self, context: Any, instance: Any) -> dict[str, Any]:
+        """What compute-hyperv reads of the image when it reverts a move."""
+        return built_image.details(instance)
+
+
 class MigrationOps(hyperv_migrationops.MigrationOps):
     """compute-hyperv's; imports a VM also in place, from where its files lie.
 
@@ -51,6 +64,7 @@ class MigrationOps(hyperv_migrationops.MigrationOps):
 
     def __init__(self) -> None:
         super().__init__()
+        self._imagecache = ImageCache()
         self._in_place: set[str] = set()
 
     def import_in_place(self, context: Any, instance: Any, image_meta: Any,
@@ -151,8 +165,21 @@ class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
             context.elevated(), {"instance_uuid": instance.uuid})
         last = max(migrations, key=lambda migration: migration.id, default=None)
         # The other host may have half of the files: nothing is to be made of them.
-        return (last is not None and last.status in _COMING_BACK
-                and last.source_compute == self._host_name and last.migration_type in _MOVES)
+        return (last is not None and last.source_compute == self._host_name
+                and last.migration_type in _MOVES
+                and (last.status in _COMING_BACK
+                     or last.status in _NOT_LEFT and instance.host == self._host_name))
+
+    def _recreate_image_meta(self, context: Any, instance: Any, image_meta: Any) -> Any:
+        """compute-hyperv's form of an image; without Glance at the end of a move.
+
+        Nor for what boots from a volume.
+
+        :param image_meta: Nova's.
+        """
+        if image_meta.obj_attr_is_set("id") and instance.task_state != task_states.RESIZE_FINISH:
+            return super()._recreate_image_meta(context, instance, image_meta)
+        return built_image.details(instance)
 
     def import_evacuated(self, context: Any, instance: Any, image_meta: Any, network_info: Any,
                          block_device_info: Any) -> None:
@@ -164,7 +191,7 @@ class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
             with self.own_disk(instance):
                 self._vmops.power_on(instance, network_info=network_info)
             return
-        properties = self._recreate_image_meta(context, instance, image_meta)
+        properties = built_image.details(instance)
 
         def call() -> None:
             try:

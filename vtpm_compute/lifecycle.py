@@ -86,9 +86,16 @@ class Condition(enum.Enum):
         "The other host belongs to another fabric, which cannot unwrap the server's key protector.",
         "the other host is in the server's fabric")
     NO_CHECKPOINT = (
-        "The server's VM has a checkpoint, and would lose what its disks have got since. An "
-        "administrator can remove it (Get-VMSnapshot, Remove-VMSnapshot).",
-        "the VM has no checkpoint")
+        "The server's VM has a checkpoint, or one is being merged into its disks still: this would "
+        "take the disks without what they have got since. Try again later; an administrator can "
+        "remove a checkpoint (Get-VMSnapshot, Remove-VMSnapshot).",
+        "the VM has no checkpoint, nor one that is being merged into its disks")
+    IMAGE_THERE = (
+        "The server's disk needs the image that it was made from, and that cannot be read: it was "
+        "deleted or deactivated, or is not shared with you any more. The other host could not get "
+        "it.",
+        "the image that the server was made from can be read, unless it lies on storage that the "
+        "hosts share, or the disk needs none")
     OWN_DISK = (
         "The server's VM does not have its own root disk since a rescue was interrupted. Start the "
         "server, or reboot it hard, and try again.",
@@ -130,7 +137,7 @@ _RESIZE = Rule(
     Verdict.KEEPS_IF, "The VM's definition is exported and imported. Looked at before the server "
     "is stopped; the scheduler looks at the target.",
     (Condition.SAME_REQUEST, Condition.GUEST_STATE_IN_PLACE, Condition.NO_CHECKPOINT,
-     Condition.OWN_DISK, Condition.CAN_UNWRAP))
+     Condition.OWN_DISK, Condition.IMAGE_THERE, Condition.CAN_UNWRAP))
 _REVERT = (
     "The old VM is imported again, with the TPM it had before the resize. A boot volume keeps what "
     "the guest wrote since: where it sealed keys anew, BitLocker asks for the recovery key.")
@@ -191,10 +198,12 @@ RULES: dict[Operation, dict[Driver, Rule]] = {
         Verdict.KEEPS, "The VM stays. A server that the host cannot unwrap stays suspended, and "
         "the reason is told.")),
     Operation.RESCUE: dict.fromkeys(Driver, Rule(
-        Verdict.KEEPS, "The VM stays. Where the host cannot unwrap the key protector neither the "
-        "rescue nor its end is begun, and the server runs on as it was: Nova sets it to ERROR, and "
-        "this driver back a moment later; the event tells the reason. The next start or hard "
-        "reboot after one that was interrupted gives the VM its own disk again.")),
+        Verdict.KEEPS_IF, "The VM stays. Where the host cannot unwrap the key protector, or what "
+        "follows does not hold, neither the rescue nor its end is begun, and the server runs on as "
+        "it was: Nova sets it to ERROR, and this driver back a moment later; the event tells the "
+        "reason. The next start or hard reboot after one that was interrupted gives the VM its own "
+        "disk again.",
+        (Condition.NO_CHECKPOINT,))),
     Operation.HOST_BOOT: dict.fromkeys(Driver, _KEPT),
     Operation.SNAPSHOT: dict.fromkeys(Driver, Rule(
         Verdict.KEEPS, "The image has the disk, not the TPM: a server made from it gets a new one "

@@ -8,6 +8,7 @@ a live migration would take along what is attached, and Nova then deletes the fo
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from nova.compute import task_states, vm_states
@@ -21,6 +22,8 @@ LOG = logging.getLogger(__name__)
 _SCSI, _NO_ADDRESS = "SCSI", 0
 # What Windows attaches in the place of a disk while there is a checkpoint, or is yet to be merged.
 _DIFFERENCES = (".avhdx", ".avhd")
+# Where each node of a failover cluster has its shared volumes.
+_CLUSTER_SHARED = "\\clusterstorage\\"
 
 
 class RootDisk:
@@ -47,15 +50,28 @@ class RootDisk:
             return False
 
         def call() -> bool:
-            attached = self._attached()
-            if self._utils.get_vm_snapshots(self._name) or any(
-                    name.endswith(_DIFFERENCES) for name in attached):
-                return False
             # By its name: its path can be written in other ways, or an administrator moved it.
-            return self._has_rescue_files() or not any(
-                name.startswith("root") for name in attached)
-        return windows_errors.translated(
-            "Hyper-V could not say which disks the VM has", errors.OperationRefusedError, call)
+            return not self._has_checkpoint() and (self._has_rescue_files() or not any(
+                name.startswith("root") for name in self._attached()))
+        return _read(call)
+
+    def has_checkpoint(self) -> bool:
+        """Whether the VM has a checkpoint, or one that is yet to be merged into its disks.
+
+        :raises vtpm_compute.errors.OperationRefusedError: when the VM cannot be read.
+        """
+        return _read(self._has_checkpoint)
+
+    def has_base_here(self) -> bool:
+        """Whether the disk holds but the differences to an image that lies on this host alone.
+
+        :raises vtpm_compute.errors.OperationRefusedError: when the disk cannot be read.
+        """
+        def call() -> bool:
+            root = self._root()
+            base = self._vmops._vhdutils.get_vhd_parent_path(root) if root else None
+            return bool(base) and not _is_shared(base)
+        return _read(call)
 
     def may_stay_behind(self) -> bool:
         """Whether a move would perhaps not take it along.
@@ -99,6 +115,10 @@ class RootDisk:
                 LOG.warning("%s, of a rescue that was interrupted, could not be deleted: %s", path,
                             exc, instance=self._instance)
 
+    def _has_checkpoint(self) -> bool:
+        return bool(self._utils.get_vm_snapshots(self._name)) or any(
+            name.endswith(_DIFFERENCES) for name in self._attached())
+
     def _is_rescued(self) -> bool:
         return bool(self._instance.vm_state == vm_states.RESCUED
                     and self._instance.task_state != task_states.UNRESCUING)
@@ -118,6 +138,17 @@ class RootDisk:
 
     def _has_rescue_files(self) -> bool:
         return bool(self._rescue_files())
+
+
+def _read(call: Callable[[], bool]) -> bool:
+    return windows_errors.translated(
+        "Hyper-V could not say which disks the VM has", errors.OperationRefusedError, call)
+
+
+def _is_shared(path: Any) -> bool:
+    """Whether a path is on a share or on a Cluster Shared Volume."""
+    path = str(path).lower()
+    return path.startswith("\\\\") or _CLUSTER_SHARED in path
 
 
 def _name(path: Any) -> str:

@@ -17,12 +17,14 @@ from nova import exception as nova_exception
 from nova import objects
 from nova.compute import task_states, vm_states
 from nova.compute import utils as compute_utils
+from nova.image import glance
 from nova.virt import configdrive
 from nova.virt import driver as nova_driver
 from os_win import constants as os_win_constants
 from oslo_log import log as logging
 
 from vtpm_compute import (
+    built_image,
     definition_files,
     errors,
     lifecycle,
@@ -50,6 +52,8 @@ _STOPPED_FOR = {
     task_states.SHELVING_OFFLOADING: Operation.SHELVE,
     task_states.RESIZE_MIGRATING: Operation.CROSS_CELL,
 }
+# Glance's, of an image whose data can be read.
+_ACTIVE = "active"
 # In an evacuation, and in a rebuild.
 _EVACUATING = (task_states.REBUILDING, task_states.REBUILD_BLOCK_DEVICE_MAPPING,
                task_states.REBUILD_SPAWNING)
@@ -83,7 +87,7 @@ class ServerLife(nova_driver.ComputeDriver):
         """
         if instance.task_state == task_states.RESCUING:
             with self._told(instance), _state_kept(instance):
-                self._require_next_start(instance)
+                self._require_rescue(instance)
                 if marks.is_marked(instance):
                     require_config_drive(instance)
         operation = _STOPPED_FOR.get(instance.task_state)
@@ -105,6 +109,7 @@ class ServerLife(nova_driver.ComputeDriver):
             return nova_exception.InstanceFaultRollback(
                 inner_exception=nova_exception.ResizeError(reason=reason))
 
+        self._restore_image(context, instance)
         with self._told(instance, rollback):
             if marks.is_marked(instance):
                 self._require(Operation.RESIZE, {
@@ -112,9 +117,9 @@ class ServerLife(nova_driver.ComputeDriver):
                         flavor.extra_specs or {}, marks.is_shielded(instance))),
                     Condition.GUEST_STATE_IN_PLACE: lambda: self._misplaced(instance),
                     # compute-hyperv would copy a checkpoint's disk, and not that below it.
-                    Condition.NO_CHECKPOINT: lambda: (
-                        "" if self._vmops._vmutils.get_vm_snapshots(instance.name) else None),
+                    Condition.NO_CHECKPOINT: lambda: self._checkpoint(instance),
                     Condition.OWN_DISK: lambda: self._lacks_own_disk(instance),
+                    Condition.IMAGE_THERE: lambda: self._lacks_image(context, instance),
                     Condition.CAN_UNWRAP: lambda: self._cannot_unwrap(instance)})
             else:
                 specs = instance.flavor.extra_specs or {}, flavor.extra_specs or {}
@@ -175,6 +180,8 @@ class ServerLife(nova_driver.ComputeDriver):
         :raises ServerOperationError: when the host cannot unwrap the key protector; the server runs
             on.
         """
+        if reboot_type == HARD_REBOOT:
+            self._restore_image(context, instance)
         with self._told(instance):
             if reboot_type == SOFT_REBOOT:
                 with self._shown_to_user(context, instance, "vtpm_soft_reboot_check"):
@@ -209,8 +216,19 @@ class ServerLife(nova_driver.ComputeDriver):
         """
         with self._told(instance):
             with _state_kept(instance):
-                self._require_next_start(instance)
+                self._require_rescue(instance)
             super().unrescue(context, instance)
+
+    def _require_rescue(self, instance: Any) -> None:
+        """Look before a server is stopped to be started from other disks.
+
+        :raises vtpm_compute.errors.VtpmError: when it would not start, or not with them.
+        """
+        self._require_next_start(instance)
+        if marks.is_marked(instance):
+            # The stock drivers do not find its disk among those of the VM then, and add it.
+            self._require(Operation.RESCUE, {
+                Condition.NO_CHECKPOINT: lambda: self._checkpoint(instance)})
 
     def finish_migration(self, context: Any, migration: Any, instance: Any, *args: Any,
                          **kwargs: Any) -> None:
@@ -329,7 +347,7 @@ class ServerLife(nova_driver.ComputeDriver):
         elif instance.task_state in _EVACUATING and not self._is_rebuilt_here(instance):
             LOG.warning("The server is being evacuated: its VM stays on this host until that is "
                         "done and nova-compute starts again", instance=instance)
-        elif self._is_elsewhere(instance):
+        elif self._is_elsewhere(instance) and not instance.deleted:
             LOG.info("The server was evacuated to %s, with its VM's files", instance.host,
                      instance=instance)
             with self._definition_files(instance).kept():
@@ -426,6 +444,28 @@ class ServerLife(nova_driver.ComputeDriver):
         disk.put_back()
         yield
         disk.remove_rescue_files()
+
+    def _restore_image(self, context: Any, instance: Any) -> None:
+        """After a rebuild that never came to the VM: the image is that of the VM again."""
+        if built_image.is_other(instance) and self._has_vm(instance):
+            built_image.restore(context, instance)
+
+    def _lacks_image(self, context: Any, instance: Any) -> str | None:
+        """Whether the other host could not get what the server's disk is based on."""
+        if not root_disk.RootDisk(self._vmops, instance).has_base_here():
+            return None
+        try:
+            status = glance.API().get(context, instance.image_ref)["status"]
+        except nova_exception.NovaException as exc:
+            status = str(exc)
+        if status == _ACTIVE:
+            return None
+        LOG.warning("The server's image %s cannot be read: %s", instance.image_ref, status,
+                    instance=instance)
+        return ""
+
+    def _checkpoint(self, instance: Any) -> str | None:
+        return "" if root_disk.RootDisk(self._vmops, instance).has_checkpoint() else None
 
     def _lacks_own_disk(self, instance: Any) -> str | None:
         return "" if root_disk.RootDisk(self._vmops, instance).may_stay_behind() else None

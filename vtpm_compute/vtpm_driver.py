@@ -130,6 +130,8 @@ class VtpmDriver(server_life.ServerLife):
             # Of one that ended before it came to the new VM.
             self._rebuilds.pop(instance.uuid, None)
             if kwargs.get("evacuate"):
+                if built_image.is_other(instance):
+                    built_image.restore(context, instance)
                 if marks.is_marked(instance):
                     self.require_evacuation(instance)
                     self._evacuations.add(instance.uuid)

@@ -22,12 +22,14 @@ class AttachedVolumes(fixtures.Fixture):
 
     :param simulated: the fabric of the hosts
     :param share: a folder that all hosts reach
+    :param properties: of the image that they were made from; none: one boots from them
     :ivar connected: {(host, volume)}
     """
 
-    def __init__(self, simulated, share):
+    def __init__(self, simulated, share, properties=None):
         super().__init__()
         self._simulated, self._share = simulated, share
+        self.properties = properties
         self.connected = set()
 
     def _setUp(self):  # noqa: N802
@@ -47,6 +49,12 @@ class AttachedVolumes(fixtures.Fixture):
             self.useFixture(fixtures.MonkeyPatch(name, value))
         # In the place of the test case's, which keeps it to itself.
         self._cinder = self.useFixture(nova_fixtures.CinderFixture(None))
+        if self.properties is not None:
+            self.useFixture(fixtures.MonkeyPatch("nova.volume.cinder.API.get", self._get))
+
+    def _get(self, context, volume, microversion=None):
+        return dict(self._cinder.fake_get(context, volume, microversion), bootable=True,
+                    volume_image_metadata=dict(self.properties))
 
     def attached_to(self, volume):
         """The hosts that Cinder has attached a volume to."""

@@ -202,6 +202,12 @@ class HyperVTestCase(hyperv_services.HyperVServicesCase):
         """The virtual machines of a host, as its fabric describes them."""
         return self.simulated.virtual_machines(host)
 
+    def stored_disk(self, server):
+        """The simulated host's own object for the only disk of a server's machine."""
+        (disk,) = [resource for resource in self._stored_machine(server).resources()
+                   if resource["ResourceSubType"] == HARD_DISK]
+        return disk
+
     def machine(self, server):
         """The one machine of a server, which must be on no other host than Nova believes."""
         found = {host["name"]: machine for host in self.HOSTS

@@ -7,10 +7,20 @@ import time
 import types
 
 import fixtures
+from keystoneauth1 import exceptions as keystone_exceptions
 from nova.api import auth
+from nova.image import glance
 
 from tests.functional import green_threads
 from tests.hyperv.windows_stand_ins import TINY_VHDX
+
+
+def _with_token(ask):
+    def ask_with_token(api, context, *arguments, **keywords):
+        if not context.auth_token:
+            raise keystone_exceptions.AuthorizationFailure("no token for Glance")
+        return ask(api, context, *arguments, **keywords)
+    return ask_with_token
 
 
 class HyperVServicesCase(nova_base.NovaTestCase):
@@ -37,6 +47,10 @@ class HyperVServicesCase(nova_base.NovaTestCase):
             return context
         self.useFixture(fixtures.MonkeyPatch(
             "nova.api.auth.NovaKeystoneContext._create_context", create_context_with_token))
+        # And serves who comes without one, as a nova-compute that starts does.
+        for name in ("get", "download"):
+            self.useFixture(fixtures.MonkeyPatch(
+                "nova.image.glance.API." + name, _with_token(getattr(glance.API, name))))
 
     def create_image(self, number=1, **properties):
         image = super().create_image(number, **properties)

@@ -8,6 +8,7 @@ from tests.functional import hyperv_base  # isort: skip
 
 import importlib
 import os
+import shutil
 
 import fixtures
 from nova import objects
@@ -76,10 +77,16 @@ class ServerLifeCase(hyperv_base.HyperVTestCase):
         return self.create_image(number, **{
             **hyperv_base.GENERATION_2, "os_vtpm": "required", "os_vtpm_keys": KEY, **properties})
 
-    def boot_with_secret(self, host="HV1", networks="none"):
-        """A server on a host, whose TPM holds a secret."""
+    def boot_with_secret(self, host="HV1", networks="none", volume=None):
+        """A server on a host, whose TPM holds a secret; it boots from a volume, where one is named.
+        """
         server = self._build_server(
-            image_uuid=self.image(), flavor_id=self.PLAIN_FLAVOR, networks=networks, host=host)
+            image_uuid="" if volume else self.image(), flavor_id=self.PLAIN_FLAVOR,
+            networks=networks, host=host)
+        if volume:
+            server["block_device_mapping_v2"] = [{
+                "source_type": "volume", "destination_type": "volume", "uuid": volume,
+                "boot_index": 0}]
         server = self._wait_for_state_change(self.api.post_server({"server": server}), "ACTIVE")
         self.assertEqual("vtpm", self.system_metadata(server)["hyperv_vtpm"])
         self.simulated.write_tpm(host, self.name_of(server), "bitlocker", SECRET)
@@ -199,6 +206,14 @@ class ServerLifeCase(hyperv_base.HyperVTestCase):
         with windows.acting_as(self.host_of(server)):
             importlib.import_module("os_win.utilsfactory").get_vmutils().take_vm_snapshot(
                 self.name_of(server))
+
+    def merge_slowly(self, server):
+        """A checkpoint is gone, and the disk that Windows made for it not merged yet."""
+        disk = self.stored_disk(server)
+        (path,) = disk["HostResource"]
+        differences = path.replace(".vhdx", "_2f6ac6a8.avhdx")
+        shutil.copy(path, differences)
+        disk["HostResource"] = [differences]
 
     # What befalls a host.
 

@@ -420,7 +420,14 @@ class _EveryDriver:
         self.kept(server, self.host_of(server))
         self._delete_server(server)
         self.remove_empty_folders(server)
+        self.audit_placement()
         return False
+
+    def audit_placement(self):
+        """As ``nova-manage placement audit --delete``: of migrations in which nova-compute died."""
+        for provider in self._get_all_providers():
+            for consumer in self._get_allocations_by_provider_uuid(provider["uuid"]):
+                self.placement.delete("/allocations/" + consumer)
 
     def remove_empty_folders(self, server):
         """As Nova and Windows leave them where the VM was, or was to come."""

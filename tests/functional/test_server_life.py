@@ -92,6 +92,18 @@ class _EveryDriver:
         self._wait_for_state_change(server, "ACTIVE")
         self.assert_kept(server, "HV2")
 
+    def test_a_rescue_with_a_checkpoint(self):
+        """Its disk has another name then, and would be attached beside the rescue's once more."""
+        server = self.boot_with_secret()
+        self.merge_slowly(server)
+        disks = self.attached_disks(server)
+        self.assertIn("is being merged", self.act(
+            server, rescue={"rescue_image_ref": self.image(2)}))
+        self._soon(lambda: self._server_with(server, {"status": "ACTIVE"}))
+        machine = self.machine(server)
+        self.assertEqual((self.identifier, RUNNING, disks), (
+            machine["id"], machine["state"], self.attached_disks(server)))
+
     def test_the_host_boots(self):
         self.flags(resume_guests_state_on_host_boot=True)
         server = self.boot_with_secret()
@@ -513,6 +525,12 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
         self.only_the_drivers_look()
         self.assert_refused(server, "is not in the server's key protector", migrate=None)
 
+    def test_a_resize_while_a_checkpoint_is_merged(self):
+        """Windows merges it in the background when it is removed."""
+        server = self.boot_with_secret()
+        self.merge_slowly(server)
+        self.assert_refused(server, "is being merged", migrate=None)
+
     def test_a_resize_with_a_checkpoint(self):
         """One disk of two would be copied."""
         server = self.boot_with_secret()
@@ -527,6 +545,115 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
         for action in ({"os-stop": None}, {"os-start": None}, {"reboot": {"type": "HARD"}}):
             self.assertEqual("", self.act(server, **action).strip())
         self.assert_kept(server)
+
+    # The image that it was made from.
+
+    def lose_image(self, server):
+        """Its owner deletes it, or it is not shared any more."""
+        self.glance.delete(None, self.api.get_server(server["id"])["image"]["id"])
+
+    def test_a_move_after_the_image_is_gone(self):
+        """The other host has no base for the disk, and could not get it."""
+        server = self.boot_with_secret()
+        self.lose_image(server)
+        self.assert_refused(server, "needs the image that it was made from", migrate=None)
+
+    def test_a_move_after_the_image_is_deactivated(self):
+        server = self.boot_with_secret()
+        self.glance.images[server["image"]["id"]]["status"] = "deactivated"
+        self.assert_refused(server, "needs the image that it was made from",
+                            resize={"flavorRef": self.LARGER_FLAVOR})
+
+    def test_a_disk_that_needs_no_image(self):
+        self.flags(use_cow_images=False)
+        server = self.boot_with_secret()
+        self.lose_image(server)
+        self._migrate_server(server)
+        self._wait_for_state_change(server, "VERIFY_RESIZE")
+        self.assert_kept(server, "HV2")
+
+    def test_the_image_goes_before_the_revert(self):
+        server = self.boot_with_secret()
+        self._resize_server(server, self.LARGER_FLAVOR)
+        self.lose_image(server)
+        self._revert_resize(server)
+        self.assert_kept(server, "HV1")
+
+    def test_a_rebuild_that_ends_before_it_comes_to_the_vm(self):
+        """A move would connect the disk to the other image, and so does its revert."""
+        server = self.boot_with_secret()
+        disk = os.path.join(self.folder_of(server), "root.vhdx")
+        base = self.base_of("HV1", disk)
+        other = self.image(2, os_type="windows")
+        for after, move in (
+                ({"reboot": {"type": "HARD"}}, False),
+                ({"os-resetState": {"state": "active"}}, True)):
+            self.act(server, rebuild={"imageRef": other, "preserve_ephemeral": True})
+            shown = self._server_with(server, {"status": "ERROR"})
+            self.assertEqual(other, shown["image"]["id"])
+            self.api.post_server_action(server["id"], after)
+            shown = self._wait_for_state_change(server, "ACTIVE")
+            if move:
+                self._migrate_server(server)
+                self._wait_for_state_change(server, "VERIFY_RESIZE")
+                self._revert_resize(server)
+                shown = self.api.get_server(server["id"])
+            self.requests = len(self.key_manager.requests)
+            self.assertEqual(server["image"], shown["image"])
+            self.assertEqual(server["image"]["id"],
+                             self.system_metadata(server)["image_base_image_ref"])
+            self.assertEqual(base, self.base_of("HV1", disk))
+            self.assert_kept(server, "HV1")
+
+    def base_of(self, host, disk):
+        with windows.acting_as(host):
+            return importlib.import_module("os_win.utilsfactory").get_vhdutils(
+                ).get_vhd_parent_path(disk)
+
+    # Of a volume.
+
+    def boot_from_volume(self):
+        share = os.path.join(self.disks, "share")
+        os.mkdir(share)
+        volumes = self.useFixture(attached_volumes.AttachedVolumes(
+            self.simulated, share, dict(
+                server_life_base.hyperv_base.GENERATION_2, os_vtpm="required", os_vtpm_keys=KEY)))
+        return self.boot_with_secret(volume=SMB), volumes
+
+    def test_a_server_that_boots_from_a_volume(self):
+        """It has no image, which a revert would ask Glance for."""
+        server, volumes = self.boot_from_volume()
+        self._resize_server(server, self.LARGER_FLAVOR)
+        self.assert_kept_on_volume(server, "HV2", volumes)
+        self._revert_resize(server)
+        self.assert_kept_on_volume(server, "HV1", volumes)
+        self._resize_server(server, self.LARGER_FLAVOR)
+        server = self._confirm_resize(server)
+        self.assert_kept_on_volume(server, "HV2", volumes)
+        self._live_migrate(server)
+        self.assert_kept_on_volume(server, "HV1", volumes)
+
+    def assert_kept_on_volume(self, server, host, volumes):
+        server = self.api.get_server(server["id"])
+        machine = self.machine(server)
+        self.assertEqual((host, self.identifier, RUNNING), (
+            self.host_of(server), machine["id"], machine["state"]))
+        self.assert_tpm(server)
+        self.assertEqual([volumes.path(SMB)], self.attached_disks(server))
+
+    def test_a_refused_rebuild_of_a_server_that_boots_from_a_volume(self):
+        """Nova keeps no image of it, and the other one's properties."""
+        server, volumes = self.boot_from_volume()
+        before = self.properties_of(server)
+        other = self.image(2, os_vtpm_keys=OTHER_KEY, os_type="linux")
+        self.assertIn("is not a key protector", self.act(server, rebuild={"imageRef": other}))
+        self.assertEqual(before, self.properties_of(server))
+        self.requests = len(self.key_manager.requests)
+        self.assert_kept_on_volume(server, "HV1", volumes)
+
+    def properties_of(self, server):
+        return {name: value for name, value in self.system_metadata(server).items()
+                if name.startswith("image_")}
 
     # Moves whose end fails.
 
