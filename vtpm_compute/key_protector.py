@@ -30,7 +30,8 @@ _PREFIX_LENGTH = 4
 UNSET = (_PREFIX_LENGTH).to_bytes(_PREFIX_LENGTH, "big")
 # The name of the root element stands within so many bytes of all that people write before it.
 _BEGINNING = 4096
-_BASE64 = re.compile(rb"[A-Za-z0-9+/\s]{64,}={0,2}\s*")
+# No byte may be matched by two parts in a row: a stranger's would be tried in every division.
+_BASE64 = re.compile(rb"[A-Za-z0-9+/\s]{64,}(?:=\s*){0,2}")
 
 _NOT_ONE = "What %s holds is not a key protector: %s. %s"
 _UNUSABLE = "The key protector of %s cannot be used: %s. %s"

@@ -3,6 +3,8 @@
 import base64
 import datetime
 import os
+import subprocess
+import sys
 
 import hypothesis
 import pytest
@@ -14,7 +16,7 @@ from lxml import etree
 
 from tests.hyperv import certificates, damaged_protectors, guardian
 from tests.hyperv import key_protector as simulated
-from vtpm_compute import errors, key_protector
+from vtpm_compute import errors, key_protector, untrusted_xml
 from vtpm_compute.key_protector_signatures import Verdict
 
 SOURCE = "os_vtpm_keys"
@@ -68,6 +70,23 @@ def invalid(*pieces):
     b"AB=" + b"C" * 70, b"\t \r\n" * 5000, b"A\n" * 5000])
 def test_what_looks_like_base64(data):
     invalid(data)
+
+
+# What stands at the beginning and the end of much white space.
+ALMOST_BASE64 = ((b"A", b"!"), (b"A" * 64 + b"=", b"!"), (b"A" * 64 + b"= =", b"!"),
+                 (b"A" * 64, b"===!"))
+
+
+def refuse_almost_base64():
+    for beginning, end in ALMOST_BASE64:
+        room = untrusted_xml.MAX_BYTES - len(beginning) - len(end)
+        assert "it is not XML" in invalid(beginning + b" " * room + end)
+
+
+def test_what_is_almost_base64_does_not_hold_its_reader():
+    """The largest that is read would take hours, if it were tried in every division."""
+    program = "from tests.unit import test_key_protector as t; t.refuse_almost_base64()"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def verdicts(read):
@@ -362,6 +381,9 @@ def test_what_is_something_else(owner, protector):
     assert "it is a PFX file, which holds a private key" in invalid(_pfx(owner))
     assert "text in base64" in invalid(base64.b64encode(protector))
     assert "text in base64" in invalid(base64.encodebytes(protector[4:]))
+    unpadded = base64.b64encode(protector).rstrip(b"=")
+    for padding in (b"", b"=", b"==\n", b"=\n \n", b"=\n="):
+        assert "text in base64" in invalid(unpadded + padding)
 
 
 def test_utf_16_is_read_as_well(document):
