@@ -62,6 +62,8 @@ class GuardianMetadata:
     :ivar not_after: until when.
     :ivar signatures: over its encryption certificate, its signing certificate, the document.
     :ivar warnings: sentences; what Windows may refuse.
+    :ivar out_of_time: a clause: which of its two certificates is not valid now, and why; None:
+        both are. Windows makes no key protector for it.
     """
 
     raw: bytes = dataclasses.field(repr=False)
@@ -72,6 +74,7 @@ class GuardianMetadata:
     not_after: datetime.datetime
     signatures: tuple[CheckedSignature, ...]
     warnings: tuple[str, ...] = ()
+    out_of_time: str | None = None
 
     def __str__(self) -> str:
         return "%s (%s...)" % (self.name, self.thumbprint[:16])
@@ -158,15 +161,18 @@ def parse(document: bytes, source: str, now: datetime.datetime | None = None,
     except key_protector_signatures.WrongSignatureError as exc:
         raise errors.KeyProtectorError(
             errors.fitted(_UNUSABLE, source, exc, _EXPORT_AGAIN)) from None
+    problems = {usage: problem for usage, problem in (
+        ("signing", signing.out_of_time(now)), ("encryption", encryption.out_of_time(now)))
+        if problem}
     return GuardianMetadata(
         raw=raw, name=encryption.name, thumbprint=encryption.thumbprint,
         key_bits=encryption.key.key_size, not_before=encryption.not_before,
         not_after=encryption.not_after, signatures=signatures,
         warnings=(*(str(one) for one in signatures if one.verdict is Verdict.WRONG), *(
-            "the %s certificate of guardian %s %s" % (usage, encryption.name, out_of_time)
-            for usage, out_of_time in (("signing", signing.out_of_time(now)),
-                                       ("encryption", encryption.out_of_time(now)))
-            if out_of_time)))
+            "the %s certificate of guardian %s %s" % (usage, encryption.name, problem)
+            for usage, problem in problems.items())),
+        out_of_time=next(
+            ("its %s certificate %s" % one for one in problems.items()), None))
 
 
 def _text(document: bytes) -> tuple[str, bytes]:

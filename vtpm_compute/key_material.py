@@ -29,6 +29,9 @@ _OWNERS = "Secrets %s of %s are PFX files of more than one owner. Name one owner
 _TWICE = "Secrets %d and %d of %s are metadata of the same guardian. Name each guardian once."
 _OWNER_TWICE = (
     "Secret %d of %s is metadata of the owner, whose PFX file is there already. Remove it.")
+_OUT_OF_TIME = (
+    "The guardian of secret %d of %s cannot be granted: %s. Store metadata with certificates that "
+    "are valid now, or leave it out.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +104,8 @@ def _ingredients(secrets: Sequence[bytes], kinds: Sequence[_Kind], source: str,
         if kind is _Kind.METADATA}
     seen: dict[str, int] = {}
     for position, guardian in guardians.items():
+        if guardian.out_of_time:
+            return _OUT_OF_TIME % (position, source, guardian.out_of_time)
         if guardian.thumbprint in seen:
             return _TWICE % (seen[guardian.thumbprint], position, source)
         seen[guardian.thumbprint] = position

@@ -87,7 +87,7 @@ def test_whole(contoso, document):
     assert read.not_before.tzinfo is datetime.timezone.utc
     assert read.not_after - read.not_before > datetime.timedelta(3652)
     assert verdicts(read) == [Verdict.VERIFIED, Verdict.VERIFIED, Verdict.NOT_VERIFIED]
-    assert read.warnings == ()
+    assert read.warnings == () and read.out_of_time is None
     assert str(read) == "%s (%s...)" % (read.name, contoso.thumbprint[:16])
 
 
@@ -116,6 +116,7 @@ def test_certificates_of_another_time(document, years, words):
     read = parse(document, now)
     assert len(read.warnings) == 2 and all(words in one for one in read.warnings)
     assert read.warnings[0].startswith("the signing certificate of guardian Shielded VM ")
+    assert read.out_of_time.startswith("its signing certificate " + words)
     assert ["Warning: " + one for one in read.warnings] == list(read.lines())[-2:]
 
 

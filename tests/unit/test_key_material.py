@@ -192,6 +192,24 @@ class TestRefusals:
             assert "Secrets 1 and 3 of os_vtpm_keys are metadata of the same guardian" in refused(
                 metadata, contoso.metadata(), second)
 
+    @pytest.mark.parametrize(("made", "words"), [
+        (0, "expired on 1980-01-0"), (4_000_000_000, "is not valid before 2096-10-0")])
+    def test_a_guardian_of_another_time(self, metadata, made, words):
+        """Windows is never told that expired ones are allowed."""
+        other = guardian.Guardian.generate("of another time", now=lambda: made)
+        message = refused(metadata, other.metadata())
+        assert message.startswith("The guardian of secret 2 of os_vtpm_keys cannot be granted: "
+                                  "its signing certificate " + words)
+        assert message.endswith("Store metadata with certificates that are valid now, or leave it "
+                                "out.")
+
+    def test_a_guardian_with_one_certificate_of_another_time(self, metadata, elsewhere):
+        old = guardian.Guardian.generate("old", now=lambda: 0)
+        halfway = guardian.Guardian.of_certificates(
+            "halfway", (elsewhere.signing_certificate, elsewhere.signing_key),
+            (old.encryption_certificate, old.encryption_key))
+        assert "its encryption certificate expired on " in refused(halfway.metadata(), metadata)
+
     def test_the_owner_as_a_guardian(self, contoso, metadata, signing, encryption):
         assert "Secret 2 of os_vtpm_keys is metadata of the owner" in refused(
             metadata, contoso.metadata(), signing, encryption)
