@@ -50,12 +50,13 @@ cannot run vTPMs.
         help="""
 SHA-256 thumbprint of the encryption certificate of this fabric's guardian, 64 hexadecimal digits.
 
-It pins the guardian: one with another certificate is not taken, whatever its name. Where the host's
+It pins the guardian: one with another certificate is not taken, whatever its name. Where none has
+the name ``fabric_guardian``, the one with this certificate is taken under its own. Where the host's
 guardian store has none with this certificate, nova-compute imports it from the metadata of the key
-protection server with which the host is configured, as ``fabric_guardian`` if that is set. The rest
-of the metadata is as trustworthy as the way to that server: where it is plain HTTP through a
-network that is not yours, import the guardian by hand. ``cafile``, ``insecure`` and ``timeout`` of
-this section are for that server too.
+protection server with which the host is configured, as ``fabric_guardian`` if that is set.
+The rest of the metadata is as trustworthy as the way to that server: where it is plain HTTP through
+a network that is not yours, import the guardian by hand. ``cafile``, ``insecure`` and ``timeout``
+of this section are for that server too.
 
 ``nova-hyperv-vtpm-protector show metadata.xml`` prints the thumbprint. In PowerShell::
 

@@ -33,7 +33,7 @@ class FabricGuardian:
     :param folders: where the file lies that Windows imports.
     :param read_metadata: gives the metadata of a key protection server, by its URL; see
         :func:`vtpm_compute.key_protection_server.read_metadata`.
-    :param name: its name in the store; None: any.
+    :param name: its name in the store, where it has one of that name; None: any.
     :param thumbprint: SHA-256 of its encryption certificate, lower-case hexadecimal; None: any.
     """
 
@@ -66,20 +66,23 @@ class FabricGuardian:
 
         :raises vtpm_compute.errors.HostGuardianError: what the store has cannot be taken for it.
         """
-        if self._name:
-            found = self._client.find_guardian(self._name)
-        else:
-            fitting = [one for one in self._client.guardians()
-                       if one.thumbprint == self._thumbprint]
-            if len(fitting) > 1:
-                raise errors.HostGuardianError(
-                    "Several guardians of the store have the certificate of fabric_thumbprint: "
-                    "%s. Set fabric_guardian to one of these names." % ", ".join(
-                        sorted(one.name for one in fitting)))
-            found = fitting[0] if fitting else None
+        found = self._client.find_guardian(self._name) if self._name else None
+        if found is None and self._thumbprint:
+            # The store holds none twice: under this name it could not be imported either.
+            found = self._with_thumbprint()
         if found is not None:
             self._check(found)
         return found
+
+    def _with_thumbprint(self) -> Guardian | None:
+        """The guardian of the store that is the pinned one, whatever its name."""
+        fitting = [one for one in self._client.guardians() if one.thumbprint == self._thumbprint]
+        if len(fitting) > 1:
+            raise errors.HostGuardianError(
+                "Several guardians of the store have the certificate of fabric_thumbprint: %s. "
+                "Set fabric_guardian to one of these names." % ", ".join(
+                    sorted(one.name for one in fitting)))
+        return fitting[0] if fitting else None
 
     def _check(self, found: Guardian) -> None:
         if self._thumbprint and found.thumbprint != self._thumbprint:

@@ -35,6 +35,25 @@ def test_by_both(host, pinned):
     assert host.finder(FABRIC, pinned).find().name == FABRIC
 
 
+def test_the_pinned_one_under_another_name(host, pinned):
+    """It is taken: it is the fabric's by its certificate, and Windows imports none twice."""
+    server = Server(host.simulated.metadata(FABRIC))
+    finder = host.finder("Fabric", pinned, server)
+    assert finder.stored() == finder.find()
+    assert (finder.find().name, finder.find().thumbprint) == (FABRIC, pinned)
+    assert server.urls == []
+    host.maker.make(finder.find())
+    host.assert_nothing_left()
+
+
+def test_a_local_one_under_another_name(host):
+    made = host.client.generate("local")
+    refused(host.finder("Fabric", made.thumbprint), "Guardian local is a local one")
+    host.client.remove("local")
+    for one in host.simulated.certificates(HOST):
+        host.simulated.remove_certificate(HOST, one["thumbprint"])
+
+
 def test_by_nothing(host):
     refused(host.finder(None), "neither fabric_guardian nor fabric_thumbprint: set one")
 
@@ -50,7 +69,8 @@ def test_another_one_under_the_name(host, pinned):
 def test_several_with_the_certificate(host, pinned, monkeypatch):
     found = host.client.guardians()
     monkeypatch.setattr(host.client, "guardians", lambda: [found[0], found[0]])
-    refused(host.finder(None, pinned), "Several guardians .* Set fabric_guardian")
+    for name in (None, "Fabric"):
+        refused(host.finder(name, pinned), "Several guardians .* Set fabric_guardian")
 
 
 def test_a_local_one(host):

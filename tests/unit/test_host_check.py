@@ -227,6 +227,12 @@ def test_a_guarded_host(machine):
     assert code == 0 and out.splitlines()[-1] == "VMs with a vTPM can run on this host."
 
 
+def test_the_pinned_guardian_under_another_name(machine):
+    machine.configure(guardian="Fabric")
+    facts, found = machine.found()
+    assert found == [] and facts["Fabric's guardian"] == guarded_host.FABRIC
+
+
 def test_it_changes_nothing(machine):
     """The fabric's guardian that is missing is imported by nova-compute, not by this."""
     machine.host.client.remove(guarded_host.FABRIC)
