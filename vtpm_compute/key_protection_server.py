@@ -27,9 +27,12 @@ def read_metadata(url: str, seconds: float, verify: bool | str) -> bytes:
     :param verify: whether, or with which CA file, TLS is checked; as requests takes it.
     :raises vtpm_compute.errors.HostGuardianError: it cannot be read; the message says why.
     """
-    if not url.startswith(("http://", "https://")):
+    if not url:
         raise errors.HostGuardianError(
             "the host has no key protection server (Set-HgsClientConfiguration).")
+    if not url.lower().startswith(("http://", "https://")):
+        raise errors.HostGuardianError(
+            "its address is neither http:// nor https:// (Set-HgsClientConfiguration).")
     deadline = timed_transport.Deadline(seconds)
     try:
         with requests.Session() as session, deadline.for_requests_of_this_thread():

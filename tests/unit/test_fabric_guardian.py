@@ -227,7 +227,7 @@ def read(url, seconds=5):
 
 
 def test_metadata_of_a_server(server):
-    for url in (server.url, server.url + "/"):
+    for url in (server.url, server.url + "/", server.url.replace("http", "HTTP")):
         assert read(url) == b"<Metadata/>"
     assert set(server.paths) == {"/KeyProtection/service/metadata/2014-07/metadata.xml"}
 
@@ -260,8 +260,10 @@ def test_no_server(server):
     server.server_close()
     with pytest.raises(errors.HostGuardianError, match=r"cannot be read \(ConnectionError\)"):
         read(server.url)
-    for url in ("", "file:///etc/passwd", "hgs.example"):
-        with pytest.raises(errors.HostGuardianError, match="has no key protection server"):
+    with pytest.raises(errors.HostGuardianError, match="has no key protection server"):
+        read("")
+    for url in ("file:///etc/passwd", "hgs.example", "httpx://hgs.example", "HTTP:/hgs.example"):
+        with pytest.raises(errors.HostGuardianError, match="is neither http:// nor https://"):
             read(url)
 
 
