@@ -138,15 +138,16 @@ project may use it cannot be told.
 _DEFAULTS = {"timeout": 30, "connect_retries": 2, "status_code_retries": 2,
              "service_type": "key-manager", "valid_interfaces": ["internal", "public"]}
 _LEAST = {"timeout": 1, "connect_retries": 0, "status_code_retries": 0}
-# There is one version of the key manager's API; load_adapter_from_conf_options wants these.
-_VERSIONS = [cfg.Opt(name, type=lambda _: None)
-             for name in ("version", "min_version", "max_version")]
+# keystoneauth wants these when it loads a session and an adapter. There is one version of the key
+# manager's API; nobody asks for timings; and keys.py says which answers are worth a retry.
+_WITHOUT_EFFECT = [cfg.Opt(name, type=lambda _: None) for name in (
+    "version", "min_version", "max_version", "collect_timing", "retriable_status_codes")]
 # The kinds of credentials that the sample file shows; keystoneauth loads any.
 _SHOWN_AUTH_TYPES = ("password", "v3applicationcredential")
 
 
 def _keystoneauth_options() -> list[cfg.Opt]:
-    unused = {option.dest for option in _VERSIONS}
+    unused = {option.dest for option in _WITHOUT_EFFECT}
     options = [option for option in itertools.chain(
         loading.get_session_conf_options(),
         loading.get_adapter_conf_options(include_deprecated=False)) if option.dest not in unused]
@@ -171,7 +172,7 @@ def _sample_of_auth_options() -> list[cfg.Opt]:
 def register_opts(conf: cfg.ConfigOpts) -> None:
     """Register the section with ``conf``; repeating it is harmless."""
     conf.register_group(_group())
-    conf.register_opts(OPTIONS + _keystoneauth_options() + _VERSIONS, group=SECTION)
+    conf.register_opts(OPTIONS + _keystoneauth_options() + _WITHOUT_EFFECT, group=SECTION)
     loading.register_auth_conf_options(conf, SECTION)
 
 

@@ -77,6 +77,24 @@ def test_options_are_read_from_a_file(tmp_path):
         "service", "password", 2)
 
 
+def test_options_of_keystoneauth_without_effect(tmp_path):
+    """They are no options here, and what stands in a file changes nothing."""
+    names = ("version", "min_version", "max_version", "collect_timing", "retriable_status_codes")
+    ((_, options),) = compute_conf.list_opts()
+    assert not {option.dest for option in options} & set(names)
+    (tmp_path / "nova.conf").write_text(
+        "[vtpm_compute]\n" + "".join("%s = 1\n" % name for name in names))
+    config = cfg.ConfigOpts()
+    compute_conf.register_opts(config)
+    config(["--config-file", str(tmp_path / "nova.conf")])
+    session = loading.load_session_from_conf_options(config, compute_conf.SECTION)
+    adapter = loading.load_adapter_from_conf_options(
+        config, compute_conf.SECTION, session=session)
+    assert (adapter.version, adapter.min_version, adapter.max_version) == (None, None, None)
+    assert not session._collect_timing
+    assert getattr(adapter, "retriable_status_codes", None) is None
+
+
 def test_sample_file():
     config = cfg.ConfigOpts()
     generator.register_cli_opts(config)
@@ -90,3 +108,5 @@ def test_sample_file():
                  "#max_parallel_requests = 6", "#auth_type = <None>", "#username = <None>",
                  "#application_credential_secret = <None>"):
         assert line in text
+    for line in ("#collect_timing", "#retriable_status_codes"):
+        assert line not in text
