@@ -104,9 +104,7 @@ class _Document:
 
 def is_metadata(data: bytes) -> bool:
     """Whether bytes begin like a Metadata document, whatever they go on with."""
-    beginning = data[:_BEGINNING]
-    encoding = "utf-16" if beginning[:2] in untrusted_xml.UTF_16_MARKS else "utf-8-sig"
-    text = beginning.decode(encoding, errors="replace").lstrip()
+    text = _decoded(data[:_BEGINNING]).lstrip()
     while text[:2] == "<?" or text[:4] == "<!--":
         text = text.partition("?>" if text[:2] == "<?" else "-->")[2].lstrip()
     return _ROOT.match(text) is not None
@@ -114,8 +112,26 @@ def is_metadata(data: bytes) -> bool:
 
 def is_cut(data: bytes) -> bool:
     """Whether metadata lacks its end."""
-    end = data[-_BEGINNING:].replace(b"\0", b"").rstrip()
-    return not end.endswith(b">") or b"Metadata" not in end.rpartition(b"<")[2]
+    text = _decoded(data)
+    end = _without_space(text, len(text))
+    while text.endswith("-->", 0, end):
+        # Found backwards: a stranger's comments are looked at once, however many there are.
+        end = _without_space(text, max(text.rfind("<!--", 0, end), 0))
+    start = max(text.rfind("<", 0, end), 0)
+    return not text.endswith(">", start, end) or "Metadata" not in text[start:end]
+
+
+def _decoded(data: bytes) -> str:
+    """The text of a document, or of a part of it: what is none is replaced."""
+    encoding = "utf-16" if data[:2] in untrusted_xml.UTF_16_MARKS else "utf-8-sig"
+    return data.decode(encoding, errors="replace")
+
+
+def _without_space(text: str, end: int) -> int:
+    """A position in a text, or that before the white space there."""
+    while end and text[end - 1].isspace():
+        end -= 1
+    return end
 
 
 def parse(document: bytes, source: str, now: datetime.datetime | None = None,

@@ -385,6 +385,19 @@ class TestLooksLike:
         for end in (1, 2, 10, 12, 100, 2000):
             assert guardian_metadata.is_cut(document.rstrip()[:-end])
 
+    @pytest.mark.parametrize("comments", [
+        b"<!-- of Contoso -->", b"<!-- <a/> -->\n", b" <!-- a --> <!----> \n",
+        b"<!--%s-->" % (b"x" * 5000), b"<!---->\n" * 5000], ids=len)
+    def test_comments_at_the_end(self, contoso, document, comments):
+        for whole in (document + comments, (document + comments).decode().encode("utf-16")):
+            assert not guardian_metadata.is_cut(whole)
+        assert parse(document + comments).thumbprint == contoso.thumbprint
+
+    @pytest.mark.parametrize("end", [
+        b"<!-- </Metadata> -->", b"-->", b"<!--", b"<!-- a --><!-- b"])
+    def test_what_is_cut_at_a_comment(self, document, end):
+        assert guardian_metadata.is_cut(document.rstrip()[:-2] + end)
+
 
 @hypothesis.given(st.binary(max_size=200))
 def test_any_bytes_get_our_error(data):

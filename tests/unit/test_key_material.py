@@ -110,6 +110,11 @@ class TestIngredients:
                 elsewhere.thumbprint, contoso.thumbprint]
             assert [one.raw for one in found.guardians] == [metadata, contoso.metadata()]
 
+    def test_with_a_comment_at_its_end(self, contoso, elsewhere, metadata):
+        found = read(metadata + b"\n<!-- of the second site -->\n", contoso.metadata())
+        assert [one.thumbprint for one in found.guardians] == [
+            elsewhere.thumbprint, contoso.thumbprint]
+
     def test_in_utf_16(self, elsewhere, metadata):
         (found,) = read(metadata.decode().split("?>", 1)[1].encode("utf-16")).guardians
         assert found.thumbprint == elsewhere.thumbprint
