@@ -52,12 +52,12 @@ MUTATIONS = (
         """\
                 raw = attempts.make(lambda: making.protector(fabric, owner, further))
             finally:
-                attempts.make(making.undo)
+                attempts.make(functools.partial(self._undo, making))
 """,
         """\
                 raw = attempts.make(lambda: making.protector(fabric, owner, further))
                 if raw:
-                    attempts.make(making.undo)
+                    attempts.make(functools.partial(self._undo, making))
             finally:
                 pass
 """,

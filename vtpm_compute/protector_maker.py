@@ -55,6 +55,8 @@ class ProtectorMaker:
         self._client, self._folders = client, folders
         # The store holds no guardian twice: what one tenant names, another may name as well.
         self._one_at_a_time = threading.Lock()
+        # Of which something may still be on the host.
+        self._not_undone: list[_Making] = []
 
     def make(self, fabric: Guardian, owner: owner_pfx.Owner | None = None,
              further: Sequence[guardian_metadata.GuardianMetadata] = ()) -> bytes:
@@ -67,16 +69,40 @@ class ProtectorMaker:
         :raises vtpm_compute.errors.HostGuardianError: when Windows refuses a step. Nothing of its
             making stays on the host, or the message says what does.
         """
-        with self._one_at_a_time if owner or further else contextlib.nullcontext():
+        alone = bool(owner or further or self._not_undone)
+        with self._one_at_a_time if alone else contextlib.nullcontext():
+            if alone:
+                self._undo_again()
             making, attempts = _Making(self._client, self._folders), _Attempts()
             raw = None
             try:
                 raw = attempts.make(lambda: making.protector(fabric, owner, further))
             finally:
-                attempts.make(making.undo)
+                attempts.make(functools.partial(self._undo, making))
         # Here, where no private key is in reach: what an exception passes, its traceback keeps.
         attempts.require_none_failed()
         return cast(bytes, raw)
+
+    def _undo(self, making: _Making) -> None:
+        try:
+            making.undo()
+        except BaseException:
+            self._not_undone.append(making)
+            raise
+
+    def _undo_again(self) -> None:
+        """Undo what could not be undone before: it is in the way of the same owner.
+
+        By its own names and notes alone: others may be making protectors at this moment. What
+        stays now keeps no other protector from being made.
+        """
+        def undo(making: _Making) -> None:
+            making.undo()
+            self._not_undone.remove(making)
+            LOG.info("What was left behind of an earlier key protector is removed")
+
+        for making in tuple(self._not_undone):
+            _Attempts().make(functools.partial(undo, making))
 
     def remove_leftovers(self) -> None:
         """Remove what an earlier process made and could not remove again, as far as it goes.
@@ -106,6 +132,7 @@ class ProtectorMaker:
                 "their private keys: %s; %d folders",
                 ", ".join(sorted(remover.removed)) or "no guardian", len(left))
         attempts.require_none_failed("What was left on the host cannot be removed: ")
+        self._not_undone.clear()
 
 
 class _Attempts:
@@ -157,6 +184,7 @@ class _Making:
         self._folder: PrivateFolder | None = None
         self._notes = _Notes()
         self._accepted = False
+        self._was_tried = False
 
     def protector(self, fabric: Guardian, owner: owner_pfx.Owner | None,
                   further: Sequence[guardian_metadata.GuardianMetadata]) -> bytes:
@@ -226,12 +254,16 @@ class _Making:
         return self._folder
 
     def undo(self) -> None:
-        """Remove what was made; the folder last, and only when nothing else is left."""
+        """Remove what was made; the folder last, and only when nothing else is left.
+
+        It may be repeated after it failed.
+        """
         guardians = "%s%s-" % (GUARDIAN_PREFIX, self._id)
         remover = _Remover(
             self._client, lambda name: name == self._owner_name or name.startswith(guardians),
             # A given owner's may never have come to the host.
-            keys_may_be_gone=bool(self._notes) and not self._accepted)
+            keys_may_be_gone=self._was_tried or bool(self._notes) and not self._accepted)
+        self._was_tried = True
         remover.remove(self._notes)
         if self._folder is not None:
             self._folder.remove()

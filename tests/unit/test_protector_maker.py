@@ -471,6 +471,55 @@ def test_a_key_that_cannot_be_deleted_keeps_its_guardian(host):
     host.maker.remove_leftovers()
 
 
+def keep_keys(host, times):
+    """Windows does not let private keys be deleted so many times; an owner has two."""
+    host.simulated.add_fault(HOST, "ncrypt.NCryptDeleteKey", return_value=0x80090010, times=times)
+
+
+def leave_keys(host, **parts):
+    """A protector is not made, and its owner's private keys stay."""
+    keep_keys(host, 2)
+    with pytest.raises(errors.HostGuardianError, match="may stay on the host"):
+        make(host, **parts)
+
+
+@pytest.mark.parametrize("first", KINDS)
+@pytest.mark.parametrize("second", KINDS)
+def test_what_could_not_be_undone_is_removed_before_the_next_one(host, given, first, second):
+    """The same owner would be refused until nova-compute starts anew."""
+    leave_keys(host, **ingredients(given, first))
+    assert len(host.simulated.private_keys(HOST)) == 2
+    make(host, **ingredients(given, second))
+    host.assert_nothing_left()
+
+
+def test_what_cannot_be_undone_again_keeps_nobody_else(host, given):
+    leave_keys(host, owner=given.owner)
+    keep_keys(host, 2)
+    with pytest.raises(errors.HostGuardianError, match="are on the host already"):
+        make(host, owner=given.owner)
+    keep_keys(host, 2)
+    make(host)
+    assert len(host.simulated.private_keys(HOST)) == 2
+    make(host, owner=given.owner)
+    host.assert_nothing_left()
+
+
+def test_undoing_again_takes_nothing_of_a_protector_that_is_made_meanwhile(
+        host, given, monkeypatch):
+    new_protector, begun = host.client.new_protector, []
+
+    def making_others_first(*arguments):
+        if not begun:
+            begun.append(None)
+            leave_keys(host, owner=given.owner)
+            make(host, owner=given.owner)
+        return new_protector(*arguments)
+    monkeypatch.setattr(host.client, "new_protector", making_others_first)
+    make(host)
+    host.assert_nothing_left()
+
+
 def test_notes_that_were_not_written_to_their_end(host, given):
     folder = host.folders.new("%08x-1111-4444-8888-555555555555" % 1)
     folder.write("certificates", b"00" * 20 + b"\n" + b"A1" * 7)
