@@ -68,7 +68,7 @@ of this section are for that server too.
     cfg.BoolOpt(
         "allow_owner_keys", default=False,
         help="""
-Whether a tenant may give an owner's private keys (PFX files) instead of a key protector.
+Whether a tenant may give an owner's private keys (two PFX files) instead of a key protector.
 
 The key protector is then made on the host: private keys that open everything that this owner owns
 are on it for a moment. A key protector that the tenant makes at home needs nothing of the kind.

@@ -25,7 +25,7 @@ _CUT = (
 _UNKNOWN = (
     "What secret %d of %s holds is neither guardian metadata%s, nor whole. Store each document "
     "whole in one secret.")
-_OWNERS = "Secrets %s of %s are PFX files of more than one owner. Name one owner's, one or two."
+_OWNERS = "Secrets %s of %s are PFX files of more than one owner. Name the two of one owner."
 _TWICE = "Secrets %d and %d of %s are metadata of the same guardian. Name each guardian once."
 _OWNER_TWICE = (
     "Secret %d of %s is metadata of the owner, whose PFX file is there already. Remove it.")

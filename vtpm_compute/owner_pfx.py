@@ -1,8 +1,8 @@
 """An owner's certificates and private keys, for a key protector that is to be made for them.
 
-One or two PFX files ([RFC 7292]) without a password: the key manager protects them. Nothing secret
-is in any message, in the ``repr()`` of anything, or in the chain of an exception. Pure: no Windows,
-no network.
+Two PFX files ([RFC 7292]) without a password: the key manager protects them. Nothing secret is in
+any message, in the ``repr()`` of anything, or in the chain of an exception. Pure: no Windows, no
+network.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ _UNUSABLE = "%s of %s cannot be used: %s. %s"
 _EXPORT_AGAIN = "Store one certificate with its private key, without a password."
 _STORE_OPEN = "Store it without a password: the key manager protects it."
 _ANOTHER = "Use another certificate."
+# A certificate is imported for each use; Windows may keep a private key of each, and names one.
+_ONE_FOR_BOTH = (
+    "An owner needs two certificates, to sign and to encrypt, and %s has one. Store two "
+    "(New-HgsGuardian -GenerateCertificates makes them), or a finished key protector.")
 
 is_pfx = pfx_structure.is_pfx
 
@@ -65,7 +69,7 @@ class Owner:
     """Who will own a key protector.
 
     :ivar signing: signs the guardians in.
-    :ivar encryption: can unwrap it; may be the same.
+    :ivar encryption: can unwrap it; another certificate.
     """
 
     signing: OwnerCertificate
@@ -93,7 +97,7 @@ def read(files: Sequence[bytes], source: str, now: datetime.datetime | None = No
 
     Of two, their certificates' KeyUsage tells which one signs; where both may do both, the first.
 
-    :param files: one, whose certificate may sign and encrypt; or two.
+    :param files: of a certificate that may sign, and of another one that may encrypt.
     :param source: where they come from, for messages.
     :param now: with time zone; when not the present is meant.
     :raises vtpm_compute.errors.KeyProtectorError: when they are not an owner's, or not valid now.
@@ -108,7 +112,7 @@ def read(files: Sequence[bytes], source: str, now: datetime.datetime | None = No
 def _owner(files: Sequence[bytes], source: str, now: datetime.datetime | None) -> Owner | str:
     """The owner, or the message that says why there is none."""
     if not 1 <= len(files) <= 2:
-        return "%s has %d PFX files: an owner has one or two. Remove the others." % (
+        return "%s has %d PFX files: an owner has two. Remove the others." % (
             source, len(files))
     certificates = []
     for position, data in enumerate(files, 1):
@@ -122,15 +126,14 @@ def _owner(files: Sequence[bytes], source: str, now: datetime.datetime | None) -
 
 def _assigned(certificates: Sequence[OwnerCertificate], source: str) -> Owner | str:
     first, last = certificates[0], certificates[-1]
-    if len(certificates) == 2 and first.thumbprint == last.thumbprint:
-        return "Both PFX files of %s hold the same certificate. Store it once, or two." % source
+    if first.thumbprint == last.thumbprint:
+        return _ONE_FOR_BOTH % source
     for signing, encryption in ((first, last), (last, first)):
         if signing.may_sign and encryption.may_encrypt:
             return Owner(signing, encryption)
     lacking = "sign" if not any(one.may_sign for one in certificates) else "encrypt"
-    return "No certificate in the PFX file%s of %s may %s (KeyUsage). An owner needs one to sign " \
-        "and one to encrypt, or one for both." % (
-            "s" if len(certificates) > 1 else "", source, lacking)
+    return "No certificate in the PFX files of %s may %s (KeyUsage). An owner needs one to sign " \
+        "and one to encrypt." % (source, lacking)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -225,8 +225,9 @@ class TestRefusals:
             signing, metadata, encryption, other)
         assert "may encrypt (KeyUsage)" in refused(signing, other)
 
-    def test_the_owners_file_twice(self, signing):
-        assert "hold the same certificate" in refused(signing, signing)
+    def test_one_certificate_of_the_owner(self, metadata, signing):
+        for secrets in ([signing], [signing, signing], [metadata, signing]):
+            assert "An owner needs two certificates" in refused(*secrets)
 
     def test_which_secret_is_wrong(self, contoso, metadata):
         wrong = contoso.metadata().replace(b"<Version>1", b"<Version>x")
