@@ -315,7 +315,9 @@ Which servers have a vTPM
 =========================
 
 By Nova's records, with the label of their host's fabric. A server whose host has another guardian
-than its mark says, or that has no host any more, is a problem, and the exit code is 1::
+than its mark says, or that has no host any more, is a problem, and so is one of whose host Nova has
+no report; the exit code is 1 then. Servers that Nova deletes later (``reclaim_instance_interval``)
+are among them::
 
     $ nova-hyperv-vtpm inventory
 

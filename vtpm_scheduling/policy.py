@@ -518,7 +518,7 @@ class HostReport:
 
     @classmethod
     def from_stats(cls, stats: Mapping[str, object]) -> HostReport | None:
-        """Read the report back; None where there is none that this version understands."""
+        """Read the report back, what this version knows of it; None where none can be read."""
         text, read_at = stats.get(STAT_REPORT), stats.get(STAT_READ_AT)
         values = dict(part.split("=", 1) for part in str(text or "").split() if "=" in part)
         version = _integer(values.get("version"))

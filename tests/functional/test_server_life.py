@@ -741,6 +741,21 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
         self.assertEqual(server_life_base.SECRET, self.simulated.read_tpm(
             "HV2", self.name_of(server), "bitlocker"))
 
+    def test_it_is_deleted_where_nova_does_not_have_it(self):
+        """Nova reaps the VM there later; nobody else would delete its files."""
+        server = self.boot_with_secret()
+        self.simulated.add_fault(
+            "HV1", "*.MigrateVirtualSystemToHost", job_error=("The network was lost.", 32768),
+            point="after")
+        self.live_migrate(server, "HV2", "failed")
+        self._delete_server(server)
+        self.flags(running_deleted_instance_action="reap", running_deleted_instance_timeout=0)
+        manager = self.computes["HV2"].manager
+        with windows.acting_as("HV2"), self.cell_of(server) as cell:
+            manager._cleanup_running_deleted_instances(cell)
+        self.assertEqual([], self.machines("HV2"))
+        self.assertEqual([], [name for name in self.files("HV2") if self.name_of(server) in name])
+
     # A nova-compute that dies in the middle of a move, and starts again.
 
     def die_in(self, method, after=False):

@@ -213,12 +213,16 @@ class _EveryDriver:
         self.key_manager.payloads[OTHER_KEY] = b"nonsense"
         assert_refused(self.vtpm_image(3, os_vtpm_keys=OTHER_KEY), "is not a key protector")
 
-    def save_fails_once(self, *noted):
-        """The first time that a server is saved with all these notes; returns a list for its id."""
+    def save_fails_once(self, *noted, without=()):
+        """The first time that a server is saved with all these notes; returns a list for its id.
+
+        :param without: notes that it does not have then
+        """
         save, failed = objects.Instance.save, []
 
         def fail_once(instance, *args, **kwargs):
-            if not failed and set(noted) <= set(instance.system_metadata):
+            has = set(instance.system_metadata)
+            if not failed and set(noted) <= has and not has & set(without):
                 failed.append(instance.uuid)
                 raise oslo_messaging.MessagingTimeout()
             return save(instance, *args, **kwargs)
@@ -270,6 +274,17 @@ class _EveryDriver:
         self.api.post_server_action(server["id"], {"rebuild": {"imageRef": self.vtpm_image(2)}})
         self._wait_for_state_change(server, "ERROR")
         self.assertEqual(set(), self.notes_of(server))
+
+    def test_a_rebuild_that_cannot_forget_leaves_the_note(self):
+        """The VM is not destroyed then."""
+        server = self.boot(self.create_image(**GEN2))
+        machines = [machine["id"] for machine in self.machines]
+        failed = self.save_fails_once(without=["hyperv_built_from"])
+        self.api.post_server_action(server["id"], {"rebuild": {"imageRef": self.vtpm_image(2)}})
+        self._wait_for_state_change(server, "ERROR")
+        self.assertEqual([server["id"]], failed)
+        self.assertEqual(machines, [machine["id"] for machine in self.machines])
+        self.assertEqual({"hyperv_built_from"}, self.notes_of(server))
 
     def test_what_is_known_of_a_server_that_is_built_again(self):
         was_built_without = importlib.import_module(

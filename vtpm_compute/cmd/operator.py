@@ -99,8 +99,8 @@ def _parser() -> argparse.ArgumentParser:
         "inventory", help="list the servers with a vTPM and their fabrics, on a controller",
         description="List the servers that have a vTPM, by Nova's records, and tell which are on "
                     "a host of another fabric.",
-        epilog="Exit code: 0 done, 1 some server is on a host that is not of its fabric, 2 the "
-               "records cannot be read.")
+        epilog="Exit code: 0 done, 1 some server is where it does not belong, or that cannot be "
+               "told, 2 the records cannot be read.")
     _add_config_file(inventory)
     _add_format(inventory)
 
