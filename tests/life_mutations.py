@@ -40,7 +40,7 @@ MUTATIONS = (
         "server_life.py",
         """\
             with _state_kept(instance):
-                self._require_next_start(instance)
+                self._require_rescue(instance)
             super().unrescue(context, instance)
 """,
         "            super().unrescue(context, instance)\n",
@@ -339,15 +339,88 @@ MUTATIONS = (
         "life: a refused rebuild keeps the new image",
         "The server's disk is connected to another image's base at its next move.",
         "vtpm_driver.py",
-        "                built_image.restore(context, instance)\n",
-        "                pass\n",
+        """\
+            if not kwargs.get("evacuate"):
+                built_image.restore(context, instance)
+""",
+        "",
         (_LIFE + "test_a_refused_rebuild_leaves_the_server_its_image",)),
+    Mutation(
+        "life: image of a rebuild that did not come to the VM",
+        "The server's disk is connected to another image's base at its next move.",
+        "server_life.py",
+        "        if built_image.is_other(instance) and self._has_vm(instance):\n",
+        "        if False:\n",
+        (_LIFE + "test_a_rebuild_that_ends_before_it_comes_to_the_vm",)),
+    Mutation(
+        "life: properties of a refused rebuild on a volume",
+        "The server's VM is made anew as the other image asks for it, and does not boot.",
+        "built_image.py",
+        "    if image is None or (image and image == instance.image_ref):\n",
+        "    if image is None or image == (instance.image_ref or \"\"):\n",
+        (_LIFE + "test_a_refused_rebuild_of_a_server_that_boots_from_a_volume",)),
+    Mutation(
+        "life: revert asks Glance",
+        "A server without an image cannot come back: its VM is destroyed, and the other not made.",
+        "compute_hyperv_driver.py",
+        "        return built_image.details(instance)\n\n\nclass MigrationOps",
+        "        return super().get_image_details(context, instance)\n\n\nclass MigrationOps",
+        (_LIFE + "test_the_image_goes_before_the_revert",
+         _LIFE + "test_a_server_that_boots_from_a_volume",
+         _LIFE + "test_dies_after_it_destroyed_the_vm")),
+    Mutation(
+        "life: end of a move asks Glance",
+        "A server whose image is gone is destroyed on one host, and not made on the other.",
+        "compute_hyperv_driver.py",
+        " and instance.task_state != task_states.RESIZE_FINISH:\n",
+        ":\n",
+        (_LIFE + "test_a_disk_that_needs_no_image",)),
+    Mutation(
+        "life: move without the image below the disk",
+        "The server is destroyed, and its disk lacks its base on the other host.",
+        "server_life.py",
+        "        if status == _ACTIVE:\n",
+        "        if True:\n",
+        (_LIFE + "test_a_move_after_the_image_is_gone",)),
+    Mutation(
+        "life: rescue with a checkpoint",
+        "The server's disk is attached beside the checkpoint's, and its VM does not start.",
+        "server_life.py",
+        "        self._require_next_start(instance)\n        if marks.is_marked(instance):\n",
+        "        self._require_next_start(instance)\n        if False:\n",
+        (_LIFE + "test_a_rescue_with_a_checkpoint",)),
+    Mutation(
+        "life: checkpoint that is being merged",
+        "A disk is moved without what is being merged into it.",
+        "root_disk.py",
+        """\
+        return bool(self._utils.get_vm_snapshots(self._name)) or any(
+            name.endswith(_DIFFERENCES) for name in self._attached())
+""",
+        "        return bool(self._utils.get_vm_snapshots(self._name))\n",
+        (_LIFE + "test_a_resize_while_a_checkpoint_is_merged",)),
+    Mutation(
+        "life: files of what was deleted elsewhere",
+        "A deleted server's disk, and its TPM's contents, stay on the host for ever.",
+        "server_life.py",
+        "        elif self._is_elsewhere(instance) and not instance.deleted:\n",
+        "        elif self._is_elsewhere(instance):\n",
+        (_LIFE + "test_it_is_deleted_where_nova_does_not_have_it",)),
+    Mutation(
+        "life: note that could not be forgotten",
+        "What the server's VM was built from is not known any more, though it is there.",
+        "built_image.py",
+        "            undo.callback(instance.system_metadata.__setitem__, _KEY, image)\n",
+        "",
+        (_DRIVER + "test_a_rebuild_that_cannot_forget_leaves_the_note",)),
     Mutation(
         "life: resize with a checkpoint",
         "The disk below the checkpoint's is not copied: the server does not start there.",
         "server_life.py",
-        "\"\" if self._vmops._vmutils.get_vm_snapshots(instance.name) else None),",
-        "None),",
+        "and not that below it.\n"
+        "                    Condition.NO_CHECKPOINT: lambda: self._checkpoint(instance),\n",
+        "and not that below it.\n"
+        "                    Condition.NO_CHECKPOINT: lambda: None,\n",
         (_LIFE + "test_a_resize_with_a_checkpoint",)),
     Mutation(
         "life: evacuation with a checkpoint",
@@ -433,11 +506,9 @@ MUTATIONS = (
         "The disk stays behind, and is deleted when the resize is confirmed.",
         "server_life.py",
         "                    Condition.OWN_DISK: lambda: self._lacks_own_disk(instance),\n"
-        "                    Condition.CAN_UNWRAP: lambda: self._cannot_unwrap(instance)})\n"
-        "            else:",
+        "                    Condition.IMAGE_THERE:",
         "                    Condition.OWN_DISK: lambda: None,\n"
-        "                    Condition.CAN_UNWRAP: lambda: self._cannot_unwrap(instance)})\n"
-        "            else:",
+        "                    Condition.IMAGE_THERE:",
         (_KILLED + "test_moves_after_an_interrupted_rescue",)),
     Mutation(
         "life: a live migration without the own disk",

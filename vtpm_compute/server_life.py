@@ -456,7 +456,8 @@ class ServerLife(nova_driver.ComputeDriver):
             return None
         try:
             status = glance.API().get(context, instance.image_ref)["status"]
-        except nova_exception.NovaException as exc:
+        # Of glanceclient, keystoneauth and Nova.
+        except Exception as exc:  # noqa: BLE001
             status = str(exc)
         if status == _ACTIVE:
             return None
