@@ -86,9 +86,9 @@ class Condition(enum.Enum):
         "The other host belongs to another fabric, which cannot unwrap the server's key protector.",
         "the other host is in the server's fabric")
     NO_CHECKPOINT = (
-        "The server's VM has a checkpoint, or one is being merged into its disks still: this would "
-        "take the disks without what they have got since. Try again later; an administrator can "
-        "remove a checkpoint (Get-VMSnapshot, Remove-VMSnapshot).",
+        "The server's VM has a checkpoint, or one is being merged into its disks: what they got "
+        "since would be lost. Try again later; an administrator can remove it "
+        "(Remove-VMSnapshot).",
         "the VM has no checkpoint, nor one that is being merged into its disks")
     IMAGE_THERE = (
         "The server's disk needs the image that it was made from, and that cannot be read: it was "

@@ -35,7 +35,6 @@ def test_on_a_host_there_is_no_openstacksdk(module):
 
 
 @pytest.mark.parametrize(("missing", "arguments", "words"), [
-    (["nova"], ["upgrade", "check"], "Python package of nova is missing. Run this on a controller"),
     (["nova"], ["inventory"], "Python package of nova is missing. Run this on a controller"),
     (["nova"], ["explain", "--server", "x", "--config-file"], "Run this on a controller"),
     (["openstack.config", "openstack"], ["explain", "--server", "x"], "[tool]"),
@@ -48,6 +47,15 @@ def test_what_is_missing_is_said(missing, arguments, words):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ") and words in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_upgrade_check_that_cannot_be_made():
+    """As nova-status says it; 2 is a check that failed."""
+    done = run_without(["nova"], "from vtpm_compute.cmd import operator\n"
+                       "sys.exit(operator.main(['upgrade', 'check']))")
+    assert (done.returncode, done.stderr) == (255, "")
+    assert done.stdout == ("Error: the Python package of nova is missing. Run this on a controller, "
+                           "with the Python that Nova runs in.\n")
 
 
 @pytest.mark.parametrize("arguments", [
