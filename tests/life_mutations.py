@@ -341,7 +341,7 @@ MUTATIONS = (
         "vtpm_driver.py",
         """\
             if not kwargs.get("evacuate"):
-                built_image.restore(context, instance)
+                built_image.restore(context, instance, rebuilt=True)
 """,
         "",
         (_LIFE + "test_a_refused_rebuild_leaves_the_server_its_image",)),
@@ -349,15 +349,29 @@ MUTATIONS = (
         "life: image of a rebuild that did not come to the VM",
         "The server's disk is connected to another image's base at its next move.",
         "server_life.py",
-        "        if built_image.is_other(instance) and self._has_vm(instance):\n",
-        "        if False:\n",
+        "            self.require_own_image(context, instance)\n",
+        "",
         (_LIFE + "test_a_rebuild_that_ends_before_it_comes_to_the_vm",)),
+    Mutation(
+        "life: move with the image of a rebuild that did not come to the VM",
+        "The server's disk is connected to another image's base, as Glance was away for a moment.",
+        "server_life.py",
+        "        if built_image.is_other(instance):\n",
+        "        if False:\n",
+        (_LIFE + "test_the_image_is_not_put_back_while_glance_is_away",)),
+    Mutation(
+        "life: move refused although the other host has the image",
+        "A server whose image is gone is never resized, not even on its own host.",
+        "server_life.py",
+        "        if base is None or paths.exists(paths.get_remote_path(dest, base)):\n",
+        "        if base is None:\n",
+        (_LIFE + "test_the_other_host_has_the_image",)),
     Mutation(
         "life: properties of a refused rebuild on a volume",
         "The server's VM is made anew as the other image asks for it, and does not boot.",
         "built_image.py",
-        "    if image is None or (image and image == instance.image_ref):\n",
-        "    if image is None or image == (instance.image_ref or \"\"):\n",
+        "    if not is_other(instance) and not (rebuilt and image == \"\"):\n",
+        "    if not is_other(instance):\n",
         (_LIFE + "test_a_refused_rebuild_of_a_server_that_boots_from_a_volume",)),
     Mutation(
         "life: revert asks Glance",

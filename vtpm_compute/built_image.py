@@ -11,6 +11,7 @@ import contextlib
 from typing import Any
 
 from nova import block_device, objects
+from nova import exception as nova_exception
 from nova import utils as nova_utils
 from nova.image import glance
 from nova.volume import cinder
@@ -22,6 +23,9 @@ LOG = logging.getLogger(__name__)
 _KEY = policy.MARK_BUILT_FROM
 _PREFIX = nova_utils.SM_IMAGE_PROP_PREFIX
 _BASE = _PREFIX + "base_image_ref"
+
+# Nova's, of an image that is not to be had any more.
+GONE = (nova_exception.ImageNotFound, nova_exception.ImageNotAuthorized)
 
 
 def remember(instance: Any) -> None:
@@ -62,26 +66,32 @@ def is_other(instance: Any) -> bool:
     return instance.system_metadata.get(_KEY) not in {None, instance.image_ref or ""}
 
 
-def restore(context: Any, instance: Any) -> None:
+def restore(context: Any, instance: Any, rebuilt: bool = False) -> None:
     """Give a server the image back that it was built from, with its properties, and save it.
 
     Nothing to do where Nova still has that image, or where it is not known: the server was built
-    by another driver. Of a server that boots from a volume Nova never has an image, and only the
-    properties are another's. Logs where they are not to be had: the server keeps the others.
+    by another driver. Where the image is gone the server keeps the other one's properties; where it
+    could not be asked for all stays as it is. Both are logged.
 
     :param context: of the user who asked.
+    :param rebuilt: a rebuild was just refused. Of a server that boots from a volume Nova has no
+        image before and after it, and the properties of another.
     """
     image = instance.system_metadata.get(_KEY)
-    if image is None or (image and image == instance.image_ref):
+    if not is_other(instance) and not (rebuilt and image == ""):
         return
     try:
         properties = nova_utils.get_system_metadata_from_image(
             glance.API().get(context, image) if image else _of_volume(context, instance),
             instance.flavor)
+    except GONE as exc:
+        LOG.warning("The server has its image %s again, and not its properties: %s", image, exc,
+                    instance=instance)
     # Of the clients of Glance and Cinder, keystoneauth and Nova.
     except Exception as exc:  # noqa: BLE001
-        LOG.warning("The server has its image %s again, and not its properties: %s",
+        LOG.warning("The server does not get its image %s again at present: %s",
                     image or "on its volume", exc, instance=instance)
+        return
     else:
         for name in [name for name in instance.system_metadata if name.startswith(_PREFIX)]:
             del instance.system_metadata[name]

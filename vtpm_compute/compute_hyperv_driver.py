@@ -171,7 +171,7 @@ class HyperVDriver(vtpm_driver.VtpmDriver, hyperv_driver.HyperVDriver):
                      or last.status in _NOT_LEFT and instance.host == self._host_name))
 
     def _recreate_image_meta(self, context: Any, instance: Any, image_meta: Any) -> Any:
-        """compute-hyperv's form of an image; without Glance at the end of a move.
+        """compute-hyperv's form of an image; not from Glance at the end of a move.
 
         Nor for what boots from a volume.
 

@@ -91,11 +91,11 @@ class Condition(enum.Enum):
         "(Remove-VMSnapshot).",
         "the VM has no checkpoint, nor one that is being merged into its disks")
     IMAGE_THERE = (
-        "The server's disk needs the image that it was made from, and that cannot be read: it was "
-        "deleted or deactivated, or is not shared with you any more. The other host could not get "
-        "it.",
-        "the image that the server was made from can be read, unless it lies on storage that the "
-        "hosts share, or the disk needs none")
+        "The other host needs the image that the server was made from, which is deleted, "
+        "deactivated or not shared with you. Restore it, or make a new server from an image of "
+        "this one.",
+        "the other host has the image that the server was made from in its cache, or the user who "
+        "asks can read it, or the disk needs none")
     OWN_DISK = (
         "The server's VM does not have its own root disk since a rescue was interrupted. Start the "
         "server, or reboot it hard, and try again.",
@@ -203,7 +203,7 @@ RULES: dict[Operation, dict[Driver, Rule]] = {
         "it was: Nova sets it to ERROR, and this driver back a moment later; the event tells the "
         "reason. The next start or hard reboot after one that was interrupted gives the VM its own "
         "disk again.",
-        (Condition.NO_CHECKPOINT,))),
+        (Condition.CAN_UNWRAP, Condition.NO_CHECKPOINT))),
     Operation.HOST_BOOT: dict.fromkeys(Driver, _KEPT),
     Operation.SNAPSHOT: dict.fromkeys(Driver, Rule(
         Verdict.KEEPS, "The image has the disk, not the TPM: a server made from it gets a new one "

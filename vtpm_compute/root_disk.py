@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from nova.compute import task_states, vm_states
 from oslo_log import log as logging
@@ -22,8 +22,7 @@ LOG = logging.getLogger(__name__)
 _SCSI, _NO_ADDRESS = "SCSI", 0
 # What Windows attaches in the place of a disk while there is a checkpoint, or is yet to be merged.
 _DIFFERENCES = (".avhdx", ".avhd")
-# Where each node of a failover cluster has its shared volumes.
-_CLUSTER_SHARED = "\\clusterstorage\\"
+_Read = TypeVar("_Read")
 
 
 class RootDisk:
@@ -62,16 +61,13 @@ class RootDisk:
         """
         return _read(self._has_checkpoint)
 
-    def has_base_here(self) -> bool:
-        """Whether the disk holds but the differences to an image that lies on this host alone.
+    def base(self) -> str | None:
+        """The file of the image to which the disk holds but the differences; None: it is whole.
 
         :raises vtpm_compute.errors.OperationRefusedError: when the disk cannot be read.
         """
-        def call() -> bool:
-            root = self._root()
-            base = self._vmops._vhdutils.get_vhd_parent_path(root) if root else None
-            return bool(base) and not _is_shared(base)
-        return _read(call)
+        root = self._root()
+        return _read(lambda: self._vmops._vhdutils.get_vhd_parent_path(root)) if root else None
 
     def may_stay_behind(self) -> bool:
         """Whether a move would perhaps not take it along.
@@ -140,15 +136,9 @@ class RootDisk:
         return bool(self._rescue_files())
 
 
-def _read(call: Callable[[], bool]) -> bool:
+def _read(call: Callable[[], _Read]) -> _Read:
     return windows_errors.translated(
         "Hyper-V could not say which disks the VM has", errors.OperationRefusedError, call)
-
-
-def _is_shared(path: Any) -> bool:
-    """Whether a path is on a share or on a Cluster Shared Volume."""
-    path = str(path).lower()
-    return path.startswith("\\\\") or _CLUSTER_SHARED in path
 
 
 def _name(path: Any) -> str:

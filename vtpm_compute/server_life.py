@@ -52,6 +52,8 @@ _STOPPED_FOR = {
     task_states.SHELVING_OFFLOADING: Operation.SHELVE,
     task_states.RESIZE_MIGRATING: Operation.CROSS_CELL,
 }
+_ASK_AGAIN = ("The image service could not be asked for the server's image, which its disk may "
+              "need on the other host. Try again later.")
 # Glance's, of an image whose data can be read.
 _ACTIVE = "active"
 # In an evacuation, and in a rebuild.
@@ -109,8 +111,8 @@ class ServerLife(nova_driver.ComputeDriver):
             return nova_exception.InstanceFaultRollback(
                 inner_exception=nova_exception.ResizeError(reason=reason))
 
-        self._restore_image(context, instance)
         with self._told(instance, rollback):
+            self.require_own_image(context, instance)
             if marks.is_marked(instance):
                 self._require(Operation.RESIZE, {
                     Condition.SAME_REQUEST: lambda: _other_request(policy.decide_existing(
@@ -119,7 +121,7 @@ class ServerLife(nova_driver.ComputeDriver):
                     # compute-hyperv would copy a checkpoint's disk, and not that below it.
                     Condition.NO_CHECKPOINT: lambda: self._checkpoint(instance),
                     Condition.OWN_DISK: lambda: self._lacks_own_disk(instance),
-                    Condition.IMAGE_THERE: lambda: self._lacks_image(context, instance),
+                    Condition.IMAGE_THERE: lambda: self._lacks_image(context, instance, dest),
                     Condition.CAN_UNWRAP: lambda: self._cannot_unwrap(instance)})
             else:
                 specs = instance.flavor.extra_specs or {}, flavor.extra_specs or {}
@@ -180,8 +182,8 @@ class ServerLife(nova_driver.ComputeDriver):
         :raises ServerOperationError: when the host cannot unwrap the key protector; the server runs
             on.
         """
-        if reboot_type == HARD_REBOOT:
-            self._restore_image(context, instance)
+        if reboot_type == HARD_REBOOT and self._has_vm(instance):
+            built_image.restore(context, instance)
         with self._told(instance):
             if reboot_type == SOFT_REBOOT:
                 with self._shown_to_user(context, instance, "vtpm_soft_reboot_check"):
@@ -226,8 +228,10 @@ class ServerLife(nova_driver.ComputeDriver):
         """
         self._require_next_start(instance)
         if marks.is_marked(instance):
-            # The stock drivers do not find its disk among those of the VM then, and add it.
             self._require(Operation.RESCUE, {
+                # Looked at for the start.
+                Condition.CAN_UNWRAP: lambda: None,
+                # The stock drivers do not find its disk among those of the VM then, and add it.
                 Condition.NO_CHECKPOINT: lambda: self._checkpoint(instance)})
 
     def finish_migration(self, context: Any, migration: Any, instance: Any, *args: Any,
@@ -445,20 +449,30 @@ class ServerLife(nova_driver.ComputeDriver):
         yield
         disk.remove_rescue_files()
 
-    def _restore_image(self, context: Any, instance: Any) -> None:
-        """After a rebuild that never came to the VM: the image is that of the VM again."""
-        if built_image.is_other(instance) and self._has_vm(instance):
-            built_image.restore(context, instance)
+    def require_own_image(self, context: Any, instance: Any) -> None:
+        """After a rebuild that never came to the VM, give the server its image back for a move.
 
-    def _lacks_image(self, context: Any, instance: Any) -> str | None:
-        """Whether the other host could not get what the server's disk is based on."""
-        if not root_disk.RootDisk(self._vmops, instance).has_base_here():
+        :raises vtpm_compute.errors.OperationRefusedError: when Glance could not be asked for it.
+        """
+        built_image.restore(context, instance)
+        if built_image.is_other(instance):
+            raise errors.OperationRefusedError(_ASK_AGAIN)
+
+    def _lacks_image(self, context: Any, instance: Any, dest: str) -> str | None:
+        """Whether the other host has not, and could not get, what the server's disk is based on."""
+        base = root_disk.RootDisk(self._vmops, instance).base()
+        paths = self._vmops._pathutils
+        if base is None or paths.exists(paths.get_remote_path(dest, base)):
             return None
         try:
             status = glance.API().get(context, instance.image_ref)["status"]
+        except built_image.GONE as exc:
+            status = str(exc)
         # Of glanceclient, keystoneauth and Nova.
         except Exception as exc:  # noqa: BLE001
-            status = str(exc)
+            LOG.warning("Glance could not be asked for image %s: %s", instance.image_ref, exc,
+                        instance=instance)
+            return _ASK_AGAIN
         if status == _ACTIVE:
             return None
         LOG.warning("The server's image %s cannot be read: %s", instance.image_ref, status,

@@ -130,9 +130,8 @@ class VtpmDriver(server_life.ServerLife):
             # Of one that ended before it came to the new VM.
             self._rebuilds.pop(instance.uuid, None)
             if kwargs.get("evacuate"):
-                if built_image.is_other(instance):
-                    built_image.restore(context, instance)
                 if marks.is_marked(instance):
+                    self.require_own_image(context, instance)
                     self.require_evacuation(instance)
                     self._evacuations.add(instance.uuid)
             else:
@@ -144,7 +143,7 @@ class VtpmDriver(server_life.ServerLife):
         except errors.VtpmError as exc:
             LOG.warning("The server is left as it is: %s", exc, instance=instance)
             if not kwargs.get("evacuate"):
-                built_image.restore(context, instance)
+                built_image.restore(context, instance, rebuilt=True)
             raise nova_exception.InstanceFaultRollback(
                 inner_exception=abort(instance, str(exc))) from exc
         raise NotImplementedError()

@@ -10,6 +10,7 @@ from unittest import mock
 
 import eventlet
 import fixtures
+import glanceclient.exc
 import greenlet
 import pytest
 from nova import context as nova_context
@@ -556,13 +557,30 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
         """The other host has no base for the disk, and could not get it."""
         server = self.boot_with_secret()
         self.lose_image(server)
-        self.assert_refused(server, "needs the image that it was made from", migrate=None)
+        self.assert_refused(server, "needs the image that the server was made from", migrate=None)
 
     def test_a_move_after_the_image_is_deactivated(self):
         server = self.boot_with_secret()
         self.glance.images[server["image"]["id"]]["status"] = "deactivated"
-        self.assert_refused(server, "needs the image that it was made from",
+        self.assert_refused(server, "needs the image that the server was made from",
                             resize={"flavorRef": self.LARGER_FLAVOR})
+
+    def test_a_move_while_glance_is_away(self):
+        server = self.boot_with_secret()
+        self.useFixture(fixtures.MonkeyPatch("nova.image.glance.API.get", mock.Mock(
+            side_effect=glanceclient.exc.HTTPInternalServerError("hunter2"))))
+        self.assert_refused(server, "could not be asked", migrate=None)
+
+    def test_the_other_host_has_the_image(self):
+        server = self.boot_with_secret()
+        other = self._build_server(image_uuid=server["image"]["id"], networks="none", host="HV2",
+                                   flavor_id=self.PLAIN_FLAVOR)
+        self._wait_for_state_change(self.api.post_server({"server": other}), "ACTIVE")
+        self.lose_image(server)
+        self._migrate_server(server)
+        self._wait_for_state_change(server, "VERIFY_RESIZE")
+        self.assertEqual("HV2", self.host_of(self.api.get_server(server["id"])))
+        self.assert_tpm(self.api.get_server(server["id"]))
 
     def test_a_disk_that_needs_no_image(self):
         self.flags(use_cow_images=False)
@@ -604,6 +622,24 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
                              self.system_metadata(server)["image_base_image_ref"])
             self.assertEqual(base, self.base_of("HV1", disk))
             self.assert_kept(server, "HV1")
+
+    def test_the_image_is_not_put_back_while_glance_is_away(self):
+        """Neither half of it nor a move with the other one: it is put back when it can be."""
+        server = self.boot_with_secret()
+        other = self.image(2, os_type="windows")
+        self.act(server, rebuild={"imageRef": other, "preserve_ephemeral": True})
+        self._server_with(server, {"status": "ERROR"})
+        with mock.patch.object(glance.API, "get", side_effect=(
+                glanceclient.exc.HTTPInternalServerError("hunter2"))):
+            self.act(server, reboot={"type": "HARD"})
+            shown = self._wait_for_state_change(server, "ACTIVE")
+            self.assertEqual(other, shown["image"]["id"])
+            self.requests = len(self.key_manager.requests)
+            self.assert_refused(server, "could not be asked", migrate=None)
+        self._migrate_server(server)
+        shown = self._wait_for_state_change(server, "VERIFY_RESIZE")
+        self.assertEqual(server["image"], shown["image"])
+        self.assert_kept(server, "HV2")
 
     def base_of(self, host, disk):
         with windows.acting_as(host):
@@ -719,13 +755,18 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
         migration.migration_type = "migration"
         for status, source, comes_back in (
                 # Where the other host has the VM, or may have it, nothing is made of the files.
-                ("accepted", "HV1", False), ("migrating", "HV1", False),
-                ("post-migrating", "HV1", False), ("finished", "HV1", False),
+                ("accepted", "HV1", False), ("finished", "HV1", False),
                 ("confirmed", "HV1", False), ("reverting", "HV1", False),
-                ("reverted", "HV2", False), ("reverted", "HV1", True), ("error", "HV1", True)):
+                ("reverted", "HV2", False), ("reverted", "HV1", True), ("error", "HV1", True),
+                # Nova has the server here: the other host was not asked yet.
+                ("migrating", "HV1", True), ("post-migrating", "HV1", True)):
             migration.status, migration.source_compute = status, source
             migration.save()
             self.assertEqual(comes_back, is_coming_back(), (status, source))
+        instance.host = "HV2"
+        for migration.status in ("migrating", "post-migrating"):
+            migration.save()
+            self.assertFalse(is_coming_back(), migration.status)
         del instance.system_metadata["backup_location"]
         self.assertFalse(is_coming_back())
 

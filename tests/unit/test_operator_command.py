@@ -54,8 +54,8 @@ def test_an_upgrade_check_that_cannot_be_made():
     done = run_without(["nova"], "from vtpm_compute.cmd import operator\n"
                        "sys.exit(operator.main(['upgrade', 'check']))")
     assert (done.returncode, done.stderr) == (255, "")
-    assert done.stdout == ("Error: the Python package of nova is missing. Run this on a controller, "
-                           "with the Python that Nova runs in.\n")
+    assert done.stdout == ("Error: the Python package of nova is missing. Run this on a "
+                           "controller, with the Python that Nova runs in.\n")
 
 
 @pytest.mark.parametrize("arguments", [

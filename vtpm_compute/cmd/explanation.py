@@ -266,7 +266,8 @@ _NOT_NOW = "not now"
 # Those that need a host that fits, beside the server's own.
 _MOVES = (lifecycle.Operation.LIVE_MIGRATION, lifecycle.Operation.EVACUATION)
 _ON_THE_HOST = (lifecycle.Condition.GUEST_STATE_IN_PLACE, lifecycle.Condition.NO_CHECKPOINT,
-                lifecycle.Condition.OWN_DISK, lifecycle.Condition.CAN_UNWRAP,
+                lifecycle.Condition.OWN_DISK, lifecycle.Condition.IMAGE_THERE,
+                lifecycle.Condition.CAN_UNWRAP,
                 lifecycle.Condition.DEFINITION_SHARED)
 
 
