@@ -155,6 +155,18 @@ class VtpmClusterLifeTest(ClusterStorage, test_server_life.ComputeHyperVLifeTest
     test_the_host_boots = test_the_host_boots_and_cannot_unwrap = None
     # The cluster moves the VM itself.
     test_a_live_migration_that_arrives_and_fails = None
+    test_it_is_deleted_where_nova_does_not_have_it = None
+    # The nodes share the cache of images too: see the next one.
+    test_a_move_after_the_image_is_deactivated = test_a_move_while_glance_is_away = None
+
+    def test_a_move_after_the_image_is_gone(self):
+        server = self.boot_with_secret()
+        self.lose_image(server)
+        self._migrate_server(server)
+        self._wait_for_state_change(server, "VERIFY_RESIZE")
+        self.assert_kept(server, "HV2")
+        self._revert_resize(server)
+        self.assert_kept(server, "HV1")
 
     @contextlib.contextmanager
     def slow_live_migration(self):
