@@ -363,8 +363,8 @@ MUTATIONS = (
         "life: move refused although the other host has the image",
         "A server whose image is gone is never resized, not even on its own host.",
         "server_life.py",
-        "        if base is None or paths.exists(paths.get_remote_path(dest, base)):\n",
-        "        if base is None:\n",
+        "        if reason is None or paths.exists(paths.get_remote_path(dest, base)):\n",
+        "        if reason is None:\n",
         (_LIFE + "test_the_other_host_has_the_image",)),
     Mutation(
         "life: properties of a refused rebuild on a volume",
@@ -393,8 +393,8 @@ MUTATIONS = (
         "life: move without the image below the disk",
         "The server is destroyed, and its disk lacks its base on the other host.",
         "server_life.py",
-        "        if status == _ACTIVE:\n",
-        "        if True:\n",
+        "    if status == _ACTIVE:\n",
+        "    if True:\n",
         (_LIFE + "test_a_move_after_the_image_is_gone",)),
     Mutation(
         "life: rescue with a checkpoint",

@@ -459,25 +459,16 @@ class ServerLife(nova_driver.ComputeDriver):
             raise errors.OperationRefusedError(_ASK_AGAIN)
 
     def _lacks_image(self, context: Any, instance: Any, dest: str) -> str | None:
-        """Whether the other host has not, and could not get, what the server's disk is based on."""
+        """Whether the other host could not get, and has not, what the server's disk is based on."""
         base = root_disk.RootDisk(self._vmops, instance).base()
+        if base is None:
+            return None
+        reason = _unreadable(context, instance)
         paths = self._vmops._pathutils
-        if base is None or paths.exists(paths.get_remote_path(dest, base)):
+        # Another host's file: looked for last, as it waits for a host that does not answer.
+        if reason is None or paths.exists(paths.get_remote_path(dest, base)):
             return None
-        try:
-            status = glance.API().get(context, instance.image_ref)["status"]
-        except built_image.GONE as exc:
-            status = str(exc)
-        # Of glanceclient, keystoneauth and Nova.
-        except Exception as exc:  # noqa: BLE001
-            LOG.warning("Glance could not be asked for image %s: %s", instance.image_ref, exc,
-                        instance=instance)
-            return _ASK_AGAIN
-        if status == _ACTIVE:
-            return None
-        LOG.warning("The server's image %s cannot be read: %s", instance.image_ref, status,
-                    instance=instance)
-        return ""
+        return reason
 
     def _checkpoint(self, instance: Any) -> str | None:
         return "" if root_disk.RootDisk(self._vmops, instance).has_checkpoint() else None
@@ -604,6 +595,24 @@ def require_config_drive(instance: Any) -> None:
         raise errors.HostUnfitError(
             "The host makes config drives as VHDs, which no VM of Generation 2 takes. Boot the "
             "server without one, or tell the administrator ([hyperv] config_drive_cdrom = true).")
+
+
+def _unreadable(context: Any, instance: Any) -> str | None:
+    """Why the data of a server's image cannot be had from Glance, as a :data:`Check` says it."""
+    try:
+        status = glance.API().get(context, instance.image_ref)["status"]
+    except built_image.GONE as exc:
+        status = str(exc)
+    # Of glanceclient, keystoneauth and Nova.
+    except Exception as exc:  # noqa: BLE001
+        LOG.warning("Glance could not be asked for image %s: %s", instance.image_ref, exc,
+                    instance=instance)
+        return _ASK_AGAIN
+    if status == _ACTIVE:
+        return None
+    LOG.warning("The server's image %s cannot be read: %s", instance.image_ref, status,
+                instance=instance)
+    return ""
 
 
 def _pre_check_error(reason: str) -> nova_exception.MigrationPreCheckError:
