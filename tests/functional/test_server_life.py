@@ -571,11 +571,16 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
             side_effect=glanceclient.exc.HTTPInternalServerError("hunter2"))))
         self.assert_refused(server, "could not be asked", migrate=None)
 
+    def cache_image_on(self, host, server):
+        """As ``openstack aggregate cache image`` does."""
+        admin = nova_context.get_admin_context()
+        admin.auth_token = "token"
+        with windows.acting_as(host):
+            self.computes[host].driver.cache_image(admin, server["image"]["id"])
+
     def test_the_other_host_has_the_image(self):
         server = self.boot_with_secret()
-        other = self._build_server(image_uuid=server["image"]["id"], networks="none", host="HV2",
-                                   flavor_id=self.PLAIN_FLAVOR)
-        self._wait_for_state_change(self.api.post_server({"server": other}), "ACTIVE")
+        self.cache_image_on("HV2", server)
         self.lose_image(server)
         self._migrate_server(server)
         self._wait_for_state_change(server, "VERIFY_RESIZE")
@@ -626,6 +631,8 @@ class ComputeHyperVLifeTest(_EveryDriver, server_life_base.ServerLifeCase):
     def test_the_image_is_not_put_back_while_glance_is_away(self):
         """Neither half of it nor a move with the other one: it is put back when it can be."""
         server = self.boot_with_secret()
+        # So that nothing but the image speaks against the move.
+        self.cache_image_on("HV2", server)
         other = self.image(2, os_type="windows")
         self.act(server, rebuild={"imageRef": other, "preserve_ephemeral": True})
         self._server_with(server, {"status": "ERROR"})
