@@ -133,15 +133,11 @@ def _home_by_host(context: nova_context.RequestContext, spec_obj: Any,
     host = (spec_obj.ignore_hosts or [None])[0] or facts.shelved_host or facts.host
     if host is None:
         return policy.Home()
-    # A label is the operator's word; where the label's hosts differ, the guardian tells.
-    thumbprint = facts.host_thumbprint if host == facts.host else None
     labels = instance_facts.fabric_labels(context, host)
-    if not labels and not CONF.vtpm_scheduling.require_fabric_aggregate:
-        # One fabric, and no aggregates for it: there is no other to keep away from.
-        return policy.Home(thumbprint) if thumbprint else None
-    if len(labels) != 1:
+    home = policy.home_by_host(
+        labels, facts.host_thumbprint if host == facts.host else None,
+        CONF.vtpm_scheduling.require_fabric_aggregate)
+    if home == policy.Home():
         LOG.info("Instance %s runs on host %s, which is in %d fabrics: its own is not known",
                  spec_obj.instance_uuid, host, len(labels))
-        return policy.Home()
-    (label,) = labels
-    return policy.Home(thumbprint, label)
+    return home

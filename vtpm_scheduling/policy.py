@@ -559,6 +559,26 @@ class Home:
     fabric_label: str | None = None
 
 
+def home_by_host(fabric_labels: frozenset[str], thumbprint: str | None,
+                 require_fabric_aggregate: bool) -> Home | None:
+    """The fabric of an instance without a mark: that of the host where it runs, or ran.
+
+    A label is the operator's word; where the label's hosts differ, the guardian tells.
+
+    :param fabric_labels: see :class:`HostFacts`.
+    :param thumbprint: of the host's guardian, as it reported it; None where that is not known.
+    :param require_fabric_aggregate: see :func:`misfit`.
+    :returns: None where any will do; an empty one where the host's labels do not tell.
+    """
+    if not fabric_labels and not require_fabric_aggregate:
+        # One fabric, and no aggregates for it: there is no other to keep away from.
+        return Home(thumbprint) if thumbprint else None
+    if len(fabric_labels) != 1:
+        return Home()
+    (label,) = fabric_labels
+    return Home(thumbprint, label)
+
+
 class MisfitCode(str, enum.Enum):
     """Why a host cannot run an instance with a vTPM, in the order in which it is asked."""
 

@@ -179,11 +179,7 @@ def home_of(thumbprint: str | None, labels: frozenset[str],
     """
     if thumbprint:
         return policy.Home(fabric_thumbprint=thumbprint)
-    if not labels and not require_fabric_aggregate:
-        return policy.Home(host_thumbprint) if host_thumbprint else None
-    if len(labels) != 1:
-        return policy.Home()
-    return policy.Home(host_thumbprint, next(iter(labels)))
+    return policy.home_by_host(labels, host_thumbprint, require_fabric_aggregate)
 
 
 @dataclasses.dataclass(frozen=True)
