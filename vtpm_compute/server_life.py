@@ -182,7 +182,8 @@ class ServerLife(nova_driver.ComputeDriver):
         :raises ServerOperationError: when the host cannot unwrap the key protector; the server runs
             on.
         """
-        if reboot_type == HARD_REBOOT and self._has_vm(instance):
+        if (reboot_type == HARD_REBOOT and built_image.is_other(instance)
+                and self._has_vm(instance)):
             built_image.restore(context, instance)
         with self._told(instance):
             if reboot_type == SOFT_REBOOT:
